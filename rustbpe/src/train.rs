@@ -1,0 +1,248 @@
+//! Trains a byte-level BPE vocabulary.
+//!
+//! [`WordCounts`] takes text in chunks and keeps only the distinct pieces and how often each occurs;
+//! [`merge`] then makes the tokens. The rule: merge the pair of adjacent tokens that occurs most
+//! often (overlapping occurrences count; `aaa` holds `aa` twice), of equally frequent pairs the one
+//! with the smallest (left id, right id), everywhere, left to right. So the result depends on the
+//! counts alone: not on threads, chunks or the order of documents. What it is not: a reader of files.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+
+use rayon::prelude::*;
+use rayon::ThreadPool;
+use rustc_hash::FxHashMap;
+
+use crate::error::Error;
+use crate::split::Splitter;
+
+/// Text counted at once; bounds what training holds besides the distinct words.
+const CHUNK_BYTES: usize = 16 << 20;
+/// What a document in a chunk takes besides its text.
+const DOCUMENT_BYTES: usize = 64;
+/// Merges between two calls of the interruption check (some milliseconds).
+const MERGES_PER_POLL: usize = 256;
+/// A cell that is neither the first nor the last byte of a token.
+const INSIDE: u32 = u32::MAX;
+/// A cell between two words.
+const GAP: u32 = u32::MAX - 1;
+/// Ids stay well below the two marks.
+const MAX_TOKENS: usize = 1 << 31;
+
+/// How much text to use, in characters.
+pub struct Limits {
+    pub of_document: usize,
+    pub in_all: usize,
+}
+
+/// How often each distinct piece occurs, and the text that waits to be counted.
+pub struct WordCounts {
+    splitter: Splitter,
+    limits: Limits,
+    words: FxHashMap<Box<str>, u64>,
+    chunk: Vec<String>,
+    chunk_bytes: usize,
+}
+
+impl WordCounts {
+    pub fn new(splitter: Splitter, limits: Limits) -> Self {
+        Self { splitter, limits, words: FxHashMap::default(), chunk: Vec::new(), chunk_bytes: 0 }
+    }
+
+    /// Takes a document, cut to the limits. Call [`Self::count`] when it returns true.
+    pub fn push(&mut self, document: &str) -> bool {
+        let n = self.limits.of_document.min(self.limits.in_all);
+        let end = match document.len() <= n {
+            true => document.len(),
+            false => document.char_indices().nth(n).map_or(document.len(), |(end, _)| end),
+        };
+        let text = &document[..end];
+        self.limits.in_all -= text.chars().count();
+        self.chunk_bytes += text.len() + DOCUMENT_BYTES;
+        self.chunk.push(text.to_owned());
+        self.chunk_bytes >= CHUNK_BYTES
+    }
+
+    /// Whether the limit of all text is reached.
+    pub fn is_full(&self) -> bool {
+        self.limits.in_all == 0
+    }
+
+    /// Counts the waiting text on the threads of `pool`.
+    pub fn count(&mut self, pool: &ThreadPool) -> Result<(), Error> {
+        let splitter = &self.splitter;
+        let counts = pool.install(|| {
+            let documents = self.chunk.par_iter();
+            documents
+                .try_fold(FxHashMap::default, |mut counts: FxHashMap<&str, u64>, document| {
+                    splitter.for_each(document, |word| *counts.entry(word).or_insert(0) += 1)?;
+                    Ok(counts)
+                })
+                .try_reduce(FxHashMap::default, |a, b| {
+                    let (mut large, small) = if a.len() < b.len() { (b, a) } else { (a, b) };
+                    small.into_iter().for_each(|(word, count)| *large.entry(word).or_insert(0) += count);
+                    Ok(large)
+                })
+        })?;
+        for (word, count) in counts {
+            match self.words.get_mut(word) {
+                Some(total) => *total += count,
+                None => drop(self.words.insert(word.into(), count)),
+            }
+        }
+        self.chunk.clear();
+        self.chunk_bytes = 0;
+        Ok(())
+    }
+
+    /// Counts what still waits and makes the vocabulary: see [`merge`].
+    pub fn into_tokens<E: From<Error>>(
+        mut self,
+        vocab_size: usize,
+        pool: &ThreadPool,
+        poll: impl FnMut() -> Result<(), E>,
+    ) -> Result<Vec<Vec<u8>>, E> {
+        self.count(pool)?;
+        merge(self.words.into_iter().collect(), vocab_size, poll)
+    }
+}
+
+/// The tokens in the order of their ids: the 256 bytes, then one for each merge, `vocab_size` in all
+/// or fewer if no pair is left. `poll` is called now and then; its error ends the work.
+///
+/// Linear in the text but for a logarithm: each merge visits only the places where its pair stands.
+pub fn merge<E: From<Error>>(
+    words: Vec<(Box<str>, u64)>,
+    vocab_size: usize,
+    mut poll: impl FnMut() -> Result<(), E>,
+) -> Result<Vec<Vec<u8>>, E> {
+    let mut tokens: Vec<Vec<u8>> = (0..=u8::MAX).map(|byte| vec![byte]).collect();
+    let mut text = Text::new(&words)?;
+    drop(words);
+    let mut pairs = text.byte_pairs();
+    let mut heap: BinaryHeap<_> = pairs.iter().map(|(&pair, entry)| (entry.count, Reverse(pair))).collect();
+    let mut fresh = Vec::new();
+    while tokens.len() < vocab_size.min(MAX_TOKENS) {
+        let Some((count, Reverse(pair))) = heap.pop() else { break };
+        let Some(entry) = pairs.get(&pair) else { continue };
+        // Counts only ever fall once a pair is in the heap: put a stale one back where it belongs.
+        if entry.count != count || count == 0 {
+            match entry.count {
+                0 => drop(pairs.remove(&pair)),
+                now => heap.push((now, Reverse(pair))),
+            }
+            continue;
+        }
+        let Some(entry) = pairs.remove(&pair) else { continue };
+        let id = tokens.len() as u32;
+        let joined = [tokens[pair.0 as usize].as_slice(), tokens[pair.1 as usize].as_slice()].concat();
+        tokens.push(joined);
+        for &at in &entry.places {
+            text.join(at as usize, pair, id, &tokens, &mut pairs, &mut fresh);
+        }
+        heap.extend(fresh.drain(..).filter_map(|pair| Some((pairs.get(&pair)?.count, Reverse(pair)))));
+        if tokens.len() % MERGES_PER_POLL == 0 {
+            poll()?;
+        }
+    }
+    Ok(tokens)
+}
+
+type Pair = (u32, u32);
+type Pairs = FxHashMap<Pair, Entry>;
+
+#[derive(Default, Clone)]
+struct Entry {
+    /// Occurrences in the text, each word as often as it occurs.
+    count: u64,
+    /// Ascending offsets of the left tokens, some of them outdated. All are known when the pair is
+    /// new: each pair but those of bytes holds a token that one merge has just made.
+    places: Vec<u32>,
+}
+
+/// All distinct words, one cell a byte, a gap before, between and after them.
+///
+/// The first and the last cell of a token hold its id. With the tokens' lengths that makes a list
+/// linked in both directions: the next token begins `len` cells on, the previous one ends one back.
+struct Text {
+    cells: Vec<u32>,
+    /// For each cell the index of its word.
+    word_of: Vec<u32>,
+    counts: Vec<u64>,
+}
+
+impl Text {
+    fn new(words: &[(Box<str>, u64)]) -> Result<Self, Error> {
+        let bytes: usize = 1 + words.iter().map(|(word, _)| word.len() + 1).sum::<usize>();
+        if bytes >= u32::MAX as usize {
+            return Err(Error::TooLarge { bytes });
+        }
+        let mut text = Self {
+            cells: Vec::with_capacity(bytes),
+            word_of: Vec::with_capacity(bytes),
+            counts: words.iter().map(|(_, count)| *count).collect(),
+        };
+        text.cells.push(GAP);
+        for (index, (word, _)) in words.iter().enumerate() {
+            text.cells.extend(word.bytes().map(u32::from));
+            text.cells.push(GAP);
+            text.word_of.resize(text.cells.len(), index as u32);
+        }
+        Ok(text)
+    }
+
+    fn byte_pairs(&self) -> Pairs {
+        let mut table = vec![Entry::default(); 1 << 16];
+        for (at, cells) in self.cells.windows(2).enumerate() {
+            if cells[0] != GAP && cells[1] != GAP {
+                let entry = &mut table[(cells[0] << 8 | cells[1]) as usize];
+                entry.count += self.counts[self.word_of[at] as usize];
+                entry.places.push(at as u32);
+            }
+        }
+        let pairs =
+            table.into_iter().enumerate().map(|(key, entry)| ((key as u32 >> 8, key as u32 & 255), entry));
+        pairs.filter(|(_, entry)| entry.count > 0).collect()
+    }
+
+    /// Makes the pair that stands at `at` the token `id`, if it still stands there, and keeps the
+    /// counts of the pairs around it. New pairs are added to `fresh`.
+    fn join(
+        &mut self,
+        at: usize,
+        pair: Pair,
+        id: u32,
+        tokens: &[Vec<u8>],
+        pairs: &mut Pairs,
+        fresh: &mut Vec<Pair>,
+    ) {
+        let (left, right) = pair;
+        let middle = at + tokens[left as usize].len();
+        if self.cells[at] != left || self.cells[middle] != right {
+            return;
+        }
+        let end = middle + tokens[right as usize].len();
+        let count = self.counts[self.word_of[at] as usize];
+        let (before, after) = (self.cells[at - 1], self.cells[end]);
+        // The inner ends first: one-byte tokens have both ends in one cell.
+        (self.cells[middle - 1], self.cells[middle]) = (INSIDE, INSIDE);
+        (self.cells[at], self.cells[end - 1]) = (id, id);
+        let mut replace = |old: Pair, new: Pair, place: usize| {
+            if let Some(entry) = pairs.get_mut(&old) {
+                entry.count -= count;
+            }
+            let entry = pairs.entry(new).or_insert_with(|| {
+                fresh.push(new);
+                Entry::default()
+            });
+            entry.count += count;
+            entry.places.push(place as u32);
+        };
+        if before != GAP {
+            replace((before, left), (before, id), at - tokens[before as usize].len());
+        }
+        if after != GAP {
+            replace((right, after), (id, after), at);
+        }
+    }
+}
