@@ -1,0 +1,475 @@
+"""Every option of every script, as frozen dataclasses: the single source of truth.
+
+What it is: plain data. Names, types, defaults, one line of help each, and the legacy flag names
+that still work. `GPTConfig` (what a checkpoint stores) is here, too, so that a login node can plan
+a run without torch. What it is not: parsing (`configurator.py`) or meaning (the modules that read it).
+
+Units are in the names: `_tokens`, `_steps`, `_rows`, `_minutes`, `_mib`. `None` means "derive it":
+one dial, `--depth`, sets width, heads, horizon, batch and learning rates (`GPTConfig.from_depth`,
+`schedule.py`). How to look at it: `python -m scripts.base_train --help` or `--print-config`.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal
+
+from nanochat.common import UsageError, launched
+
+Arch = Literal["modern", "classic"]
+Activation = Literal["relu2", "gelu", "silu", "swiglu"]
+Dtype = Literal["auto", "float32", "bfloat16"]
+Device = Literal["auto", "cuda", "mps", "cpu"]
+RUN_NAME = r"\w[\w.-]*"  # it becomes part of a folder's name
+
+
+def opt(
+    default: Any, help: str, *, alias: tuple[str, ...] = (),
+    low: float | None = None, high: float | None = None, pattern: str | None = None,
+) -> Any:  # fmt: skip
+    """A dataclass field: its help line, legacy flag names (underscores, no dashes), and legal values."""
+    facts = {"help": help, "alias": alias, "low": low, "high": high, "pattern": pattern}
+    return field(default=default, metadata=facts)
+
+
+class Checked:
+    """A config that refuses, when it is made, what no run could use: long before torch is imported."""
+
+    def __post_init__(self) -> None:
+        for option in fields(self):  # type: ignore[arg-type]
+            value = getattr(self, option.name)
+            low, high, pattern = (option.metadata.get(fact) for fact in ("low", "high", "pattern"))
+            flag = f"--{option.name.replace('_', '-')} {value}"
+            if value is None:
+                continue
+            if (low is not None and value < low) or (high is not None and value > high):
+                limits = [f"at least {low}"] * (low is not None) + [f"at most {high}"] * (high is not None)
+                raise UsageError(f"{flag}: use {' and '.join(limits)}")
+            if pattern is not None and not re.fullmatch(pattern, value):
+                raise UsageError(f"{flag}: use letters, digits, '.', '_' and '-', a letter or digit first")
+
+
+# ----------------------------------------------------------------------------- the model
+
+
+@dataclass(frozen=True)
+class GPTConfig:
+    """The architecture, as stored in every checkpoint. Widths in features, lengths in tokens."""
+
+    vocab_size: int
+    depth: int
+    width: int
+    heads: int
+    kv_heads: int
+    context: int = 2048
+    arch: Arch = "modern"
+    mlp_ratio: float = 4.0
+    activation: Activation = "relu2"
+    tie_embeddings: bool = False
+    softcap: float = 15.0  # 0 switches it off
+    rope_base: float = 100_000.0
+    window_pattern: str = "SSSL"  # tiled over the layers; S = context/4, L = context; the last is always L
+
+    def __post_init__(self) -> None:
+        if self.width % self.heads:
+            raise UsageError(f"width {self.width} is not divisible by heads {self.heads}")
+        if self.heads % self.kv_heads:
+            raise UsageError(f"heads {self.heads} is not divisible by kv_heads {self.kv_heads}")
+        if self.head_dim % 2:
+            raise UsageError(f"head dimension {self.head_dim} is odd; rotary embeddings need an even one")
+        if not self.window_pattern or set(self.window_pattern) - {"S", "L"}:
+            raise UsageError(f"window_pattern {self.window_pattern!r}: use the letters S and L, like SSSL")
+
+    @property
+    def head_dim(self) -> int:
+        return self.width // self.heads
+
+    @property
+    def mlp_width(self) -> int:
+        return int(self.mlp_ratio * self.width)
+
+    @property
+    def windows(self) -> tuple[int, ...]:
+        """Attention window of each layer in tokens; the last layer always sees the whole context."""
+        short = max(128, -(-self.context // 4 // 128) * 128)
+        sizes = {"S": min(short, self.context), "L": self.context}
+        tiled = [sizes[self.window_pattern[i % len(self.window_pattern)]] for i in range(self.depth)]
+        return (*tiled[:-1], self.context)
+
+    @property
+    def value_layers(self) -> tuple[int, ...]:
+        """Layers with a value embedding: every other one, the last included (none in `classic`)."""
+        return tuple(i for i in range(self.depth) if i % 2 == (self.depth - 1) % 2) if self.arch == "modern" else ()
+
+
+@dataclass(frozen=True)
+class Common(Checked):
+    """Where things are and what they run on; shared by every script that loads torch."""
+
+    run: str | None = opt(None, "name of the run; its folders are base_RUN, mid_RUN, ... (default: dDEPTH)", pattern=RUN_NAME)
+    base_dir: str | None = opt(None, "root of all artifacts (default: NANOCHAT_BASE_DIR or ~/.cache/nanochat)")
+    data_dir: str = opt("data", "folder of Parquet shards; relative paths are below base_dir", alias=("data", "data_file"))
+    tok_dir: str = opt("tok", "folder of the tokenizer; relative paths are below base_dir")
+    device: Device = opt("auto", "auto (cuda, then mps, then cpu), cuda, mps or cpu")
+    dtype: Dtype = opt("auto", "compute precision; auto measures whether bfloat16 is faster here, once")
+    threads: int | None = opt(None, "CPU threads (default: probed)", low=1)
+    seed: int = opt(42, "seed of initialisation, data order and sampling", low=0)
+
+
+@dataclass(frozen=True)
+class ModelOptions(Checked):
+    """The dial and the options behind it. `None` follows from the depth."""
+
+    depth: int = opt(20, "number of layers: the one dial", low=1)
+    arch: Arch = opt("modern", "modern (value embeddings, lambdas, smear, backout) or classic (Oct 2025)")
+    head_dim: int = opt(128, "features of an attention head", low=2)
+    context: int = opt(2048, "context in tokens", alias=("max_seq_len", "seq_len", "block_size"), low=2)
+    window_pattern: str = opt("SSSL", "attention windows, tiled over the layers: S = context/4, L = all")
+    mlp_ratio: float = opt(4.0, "MLP width over model width", low=0.125)
+    gqa_ratio: int = opt(1, "query heads that share one key/value head", low=1)
+    activation: Activation = opt("relu2", "MLP activation")
+    tie_embeddings: bool = opt(False, "share the token embedding with the output head")
+    softcap: float = opt(15.0, "soft cap of the logits; 0 = off", low=0)
+    rope_base: float = opt(100_000.0, "base of the rotary embeddings", low=1)
+
+    def gpt_config(self, vocab_size: int) -> GPTConfig:
+        """The architecture that these options mean. Width is 64 a layer, rounded up to whole heads."""
+        width = -(-self.depth * 64 // self.head_dim) * self.head_dim
+        heads = width // self.head_dim
+        if heads % self.gqa_ratio:
+            raise UsageError(f"gqa_ratio {self.gqa_ratio} does not divide the {heads} heads of depth {self.depth}")
+        return GPTConfig(
+            vocab_size=vocab_size, depth=self.depth, width=width, heads=heads, kv_heads=heads // self.gqa_ratio,
+            context=self.context, arch=self.arch, mlp_ratio=self.mlp_ratio, activation=self.activation,
+            tie_embeddings=self.tie_embeddings, softcap=self.softcap, rope_base=self.rope_base,
+            window_pattern=self.window_pattern if self.arch == "modern" else "L",
+        )  # fmt: skip
+
+
+# ----------------------------------------------------------------------------- training
+
+
+@dataclass(frozen=True)
+class Training(Common):
+    """What the one loop needs, whatever it trains."""
+
+    steps: int | None = opt(None, "optimizer steps", alias=("num_iterations", "max_iters"), low=1)
+    tokens: int | None = opt(None, "training tokens, if steps is not given", alias=("target_tokens",), low=1)
+    total_batch_tokens: int | None = opt(None, "tokens of one optimizer step over all ranks", alias=("total_batch_size",), low=1)
+    device_batch_rows: int = opt(
+        16, "rows of one forward pass on one device", alias=("device_batch_size", "batch", "batch_size"), low=1
+    )
+    warmup_steps: int = opt(40, "linear warm-up of the learning rates", low=0)
+    warmdown_ratio: float = opt(0.65, "share of the run in which the learning rates fall", low=0, high=1)
+    final_lr_ratio: float = opt(0.05, "learning rates at the end, as a share of the peak", low=0, high=1)
+    lr_scale: float = opt(1.0, "multiplies every learning rate", alias=("lr", "learning_rate"), low=0)
+    matrix_lr: float = opt(0.02, "Muon learning rate of the matrices", low=0)
+    embedding_lr: float = opt(0.3, "AdamW learning rate of the token embedding", low=0)
+    head_lr: float = opt(0.008, "AdamW learning rate of the output head", low=0)
+    scalar_lr: float = opt(0.5, "AdamW learning rate of the scalars", low=0)
+    weight_decay: float | None = opt(None, "cautious weight decay of the matrices", low=0)
+    optimizer: Literal["muon", "adamw"] = opt("muon", "optimizer of the matrices")
+    compile: bool = opt(True, "compile the model; first step takes 30 s to 2 minutes on a CPU")
+    log_every_steps: int = opt(10, "steps between progress lines", low=1)
+    eval_every_steps: int = opt(250, "steps between validations; 0 = only at the end", low=0)
+    eval_tokens: int = opt(20 * 524_288, "tokens of one validation", low=1)
+    sample_every_steps: int = opt(0, "steps between samples; 0 = only at the end", low=0)
+    save_every_steps: int = opt(250, "steps between checkpoints; 0 = only at the end", low=0)
+    keep_last: int = opt(2, "checkpoints kept beside the best one", low=1)
+    stop_at_step: int | None = opt(None, "stop cleanly (exit 75) after this step; the schedule does not change", low=1)
+    max_minutes: float | None = opt(None, "stop cleanly (exit 75) after this many minutes", low=0)
+    fresh: bool = opt(False, "start again: an existing run folder is moved aside, never resumed")
+
+    @property
+    def run_name(self) -> str:
+        return self.run or f"d{self.depth}"  # type: ignore[attr-defined]
+
+    def accumulation(self, batch_tokens: int, context: int, ranks: int) -> int:
+        """Micro-batches a rank in one step; refuses a batch that does not divide and names one that does."""
+        unit = self.device_batch_rows * context * ranks
+        if batch_tokens % unit:
+            legal = max(1, round(batch_tokens / unit)) * unit
+            raise UsageError(
+                f"--total-batch-tokens {batch_tokens:,} is not a multiple of device_batch_rows "
+                f"{self.device_batch_rows} x context {context} x {ranks} rank(s) = {unit:,}; "
+                f"the nearest that is: {legal:,}"
+            )
+        return batch_tokens // unit
+
+
+@dataclass(frozen=True)
+class BaseTrain(ModelOptions, Training):
+    """Pretraining: next-token prediction on documents."""
+
+    ratio: float = opt(12.0, "training tokens per scaling parameter (matrices + head), if no horizon is given", low=0.001)
+    core_every_steps: int = opt(0, "reserved for in-training CORE; 0 = off", low=0, high=0)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.gpt_config(vocab_size=1)  # refuses widths and heads that do not fit
+        if self.total_batch_tokens is not None:
+            self.accumulation(self.total_batch_tokens, self.context, launched()[2])
+
+
+@dataclass(frozen=True)
+class Finetune(Training):
+    """What mid-training and SFT share: where they start and what they read."""
+
+    depth: int = opt(20, "depth of the run to continue; only names the default run", low=1)
+    source: Literal["base", "mid"] = opt("base", "stage to start from")
+    supervise: Literal["assistant", "all"] = opt("all", "tokens that count in the loss")
+    source_run: str | None = opt(None, "run whose checkpoint to start from (default: this run)", pattern=RUN_NAME)
+    from_scratch: bool = opt(False, "control: start from random weights of the source's architecture")
+    mixture: str = opt("mid.jsonl", "files below data_dir, comma separated: JSONL or Parquet with `messages` or `text`")
+    epochs: float = opt(1.0, "passes over the mixture, if steps and tokens are not given", alias=("num_epochs",), low=0.001)
+
+
+@dataclass(frozen=True)
+class MidTrain(Finetune):
+    """Mid-training: conversations and text, every token supervised."""
+
+    warmup_steps: int = opt(0, "linear warm-up of the learning rates", low=0)
+    lr_scale: float = opt(0.8, "multiplies every learning rate", alias=("lr", "learning_rate"), low=0)
+    final_lr_ratio: float = opt(0.0, "learning rates at the end, as a share of the peak", low=0, high=1)
+
+@dataclass(frozen=True)
+class ChatSFT(Finetune):
+    """Supervised finetuning: conversations, only the assistant's tokens count."""
+
+    warmup_steps: int = opt(0, "linear warm-up of the learning rates", low=0)
+    warmdown_ratio: float = opt(1.0, "share of the run in which the learning rates fall", low=0, high=1)
+    lr_scale: float = opt(0.3, "multiplies every learning rate", alias=("lr", "learning_rate"), low=0)
+    final_lr_ratio: float = opt(0.0, "learning rates at the end, as a share of the peak", low=0, high=1)
+    mixture: str = opt("sft.jsonl", "files below data_dir, comma separated: JSONL or Parquet with `messages` or `text`")
+    source: Literal["base", "mid"] = opt("mid", "stage to start from")
+    supervise: Literal["assistant", "all"] = opt("assistant", "tokens that count in the loss")
+
+
+# ----------------------------------------------------------------------------- whole runs and evaluation
+
+
+@dataclass(frozen=True)
+class Pipeline(Checked):
+    """A whole run, step by step, in one place."""
+
+    recipe: str = opt("laptop", "preset of every step (set by --preset)")
+    run: str | None = opt(None, "name of the run (default: the preset's)", pattern=RUN_NAME)
+    base_dir: str | None = opt(None, "root of all artifacts (default: NANOCHAT_BASE_DIR or ~/.cache/nanochat)")
+    nproc: int = opt(1, "processes (GPUs) of each training step", low=1)
+    dry_run: bool = opt(False, "print the plan and exit")
+    chat: bool = opt(True, "end in the chat, if this is a terminal")
+    fresh: bool = opt(False, "start again: existing run folders are moved aside")
+    embedded_world: bool = opt(False, "train on the embedded world and sit its exams")
+    world_seed: int = opt(1, "seed of the embedded world")
+    control_items: int = opt(100, "items an exam of the controls (untrained, base only)", low=1)
+    minutes_bfloat16: float = opt(0, "estimate for 2 cores with AMX or AVX512-BF16")
+    minutes_float32: float = opt(0, "estimate for 2 cores without")
+    disk_mib: int = opt(0, "disk that the artifacts take")
+    hardware: str = opt("", "hardware that the recipe is meant for")
+
+
+@dataclass(frozen=True)
+class SampleWorld(Checked):
+    """The embedded world: how much of it to write, and where."""
+
+    base_dir: str | None = opt(None, "root of all artifacts (default: NANOCHAT_BASE_DIR or ~/.cache/nanochat)")
+    data_dir: str = opt("data/world", "folder to write; relative paths are below base_dir")
+    run: str | None = opt(None, "accepted for the sake of whole runs; not used", pattern=RUN_NAME)
+    world_seed: int = opt(1, "seed of the world, its texts and its exams")
+    megabytes: float = opt(20.0, "pretraining text", low=0.01)
+    mid_items: int = opt(40_000, "conversations and texts for mid-training", low=1)
+    sft_items: int = opt(12_000, "conversations for SFT", low=1)
+
+
+@dataclass(frozen=True)
+class ChatEval(Common):
+    """Exams of a chat model."""
+
+    depth: int = opt(20, "depth of the run; only names the default run", low=1)
+    source: Literal["base", "mid", "sft"] = opt("sft", "stage to examine")
+    exams: str = opt("exams.json", "exam file below data_dir")
+    limit: int | None = opt(None, "items of each exam (default: all)", low=1)
+    batch: int = opt(64, "prompts of one batch", low=1)
+    untrained: bool = opt(False, "control: random weights of the same architecture")
+
+
+@dataclass(frozen=True)
+class BaseEval(Common):
+    """Bits per byte and samples of a model."""
+
+    depth: int = opt(20, "depth of the run; only names the default run", low=1)
+    source: Literal["base", "mid", "sft"] = opt("base", "stage to evaluate")
+    split: Literal["train", "val"] = opt("val", "which shards")
+    eval_tokens: int = opt(20 * 524_288, "tokens to evaluate at most", low=1)
+    documents: int = opt(0, "measure the split's first N documents in windows instead (independent of the loader)", low=0)
+    device_batch_rows: int = opt(16, "rows of one forward pass on one device", low=1)
+
+
+@dataclass(frozen=True)
+class TimeToQuality(Checked):
+    """Which budgets and seeds of pretraining to compare with the peer's stored rows."""
+
+    base_dir: str | None = opt(None, "root of all artifacts (default: NANOCHAT_BASE_DIR or ~/.cache/nanochat)")
+    data_dir: str = opt("data", "folder of Parquet shards; relative paths are below base_dir")
+    tok_dir: str = opt("tok", "folder of the tokenizer; relative paths are below base_dir")
+    budgets: str = opt("499712,999424,1998848", "training tokens, comma separated")
+    seeds: int = opt(3, "seeds, from 1", low=1)
+    documents: int = opt(197, "validation documents to measure", low=0)
+
+
+@dataclass(frozen=True)
+class Bench(Checked):
+    """How to measure."""
+
+    json: bool = opt(False, "print one JSON object a line")
+    threads: str = opt("1,2", "thread counts, comma separated")
+    repetitions: int = opt(7, "counted repetitions of each side", low=1)
+    compile: bool = opt(True, "compile both sides")
+    base_dir: str | None = opt(None, "root of all artifacts (default: NANOCHAT_BASE_DIR or ~/.cache/nanochat)")
+    data_dir: str = opt("data", "folder of Parquet shards; relative paths are below base_dir")
+    tok_dir: str = opt("tok", "folder of the tokenizer; relative paths are below base_dir")
+    rows: int = opt(0, "rows to load (0 = one epoch)", low=0)
+
+    @property
+    def thread_counts(self) -> list[int]:
+        return [int(part) for part in self.threads.split(",")]
+
+
+@dataclass(frozen=True)
+class ChatCLI(Common):
+    """A conversation in the terminal."""
+
+    depth: int = opt(20, "depth of the run; only names the default run", low=1)
+    source: Literal["base", "mid", "sft"] = opt("sft", "stage to talk to")
+    prompt: str | None = opt(None, "answer this, print the reply and exit; - reads it from stdin", alias=("p",))
+    max_tokens: int = opt(256, "tokens of a reply at most", low=1)
+    temperature: float = opt(0.6, "0 = always the likeliest token", alias=("temp",), low=0)
+    top_k: int = opt(50, "choose among the k likeliest tokens; 0 = all", low=0)
+    top_p: float = opt(1.0, "choose among the fewest tokens that reach this probability; 1 = all", low=0, high=1)
+
+
+@dataclass(frozen=True)
+class BaseSample(Common):
+    """Continuations by a model that was not taught to chat."""
+
+    depth: int = opt(20, "depth of the run; only names the default run", low=1)
+    source: Literal["base", "mid", "sft"] = opt("base", "stage to sample from")
+    prompt: str | None = opt(None, "text to continue; - reads one from each line of stdin", alias=("p",))
+    seed_tokens: tuple[int, ...] | None = opt(None, "token ids to continue, comma separated, instead of text")
+    num_samples: int = opt(1, "continuations of each prompt", alias=("samples",), low=1)
+    max_tokens: int = opt(64, "tokens of a continuation at most", alias=("num", "num_generate"), low=1)
+    temperature: float = opt(1.0, "0 = always the likeliest token", alias=("temp",), low=0)
+    top_k: int = opt(50, "choose among the k likeliest tokens; 0 = all", low=0)
+    top_p: float = opt(1.0, "choose among the fewest tokens that reach this probability; 1 = all", low=0, high=1)
+
+
+@dataclass(frozen=True)
+class TokPlaces:
+    """Where the texts are and where the tokenizer is."""
+
+    run: str | None = opt(None, "accepted for the sake of whole runs; not used", pattern=RUN_NAME)
+    base_dir: str | None = opt(None, "root of all artifacts (default: NANOCHAT_BASE_DIR or ~/.cache/nanochat)")
+    data_dir: str = opt("data", "folder of Parquet shards; relative paths are below base_dir")
+    tok_dir: str = opt("tok", "folder of the tokenizer; relative paths are below base_dir")
+
+
+@dataclass(frozen=True)
+class TokTrain(TokPlaces):
+    """Training of a tokenizer."""
+
+    vocab_size: int = opt(65_536, "ids, the nine special tokens included")
+    digits: int = opt(2, "digits in a token at most: 1 (small models that must do sums), 2 or 3 (GPT-4)")
+    max_chars: int = opt(2_000_000_000, "characters to read at most")
+    max_doc_chars: int = opt(10_000, "characters to read of one document", alias=("doc_cap",))
+    threads: int = opt(0, "threads; 0 = all cores")
+    fresh: bool = opt(False, "replace a tokenizer that was made with other options or data")
+
+
+@dataclass(frozen=True)
+class TokEval(TokPlaces):
+    """Compression of a tokenizer, beside GPT-2's and GPT-4's."""
+
+    sample_mb: float = opt(1.0, "text of each split to encode, in MB")
+    references: bool = opt(True, "compare with GPT-2 and GPT-4 where tiktoken has their files")
+
+
+@dataclass(frozen=True)
+class PrepareData:
+    """Your own texts as shards."""
+
+    source: str = opt("", "folder of .txt, .md, .jsonl and .parquet files, read with all folders below it")
+    base_dir: str | None = opt(None, "root of all artifacts (default: NANOCHAT_BASE_DIR or ~/.cache/nanochat)")
+    data_dir: str = opt("data", "folder to write the shards to; relative paths are below base_dir")
+    text_column: str = opt("text", "column of Parquet files and key of JSONL records that holds the text")
+    val_share: float = opt(0.01, "share of the documents for validation, chosen by their content")
+    shard_mb: float = opt(100.0, "text of one shard, in MB")
+    fresh: bool = opt(False, "replace shards that were made from other files or with other options")
+
+
+@dataclass(frozen=True)
+class ReportConfig(Checked):
+    """Which run to report on, and where its folders are."""
+
+    run: str | None = opt(None, "name of the run (default: the one whose folder changed last)", pattern=RUN_NAME)
+    base_dir: str | None = opt(None, "root of all artifacts (default: NANOCHAT_BASE_DIR or ~/.cache/nanochat)")
+
+
+# ----------------------------------------------------------------------------- presets
+
+# Preset -> name of a config class -> values. A script takes those of its own class and of its bases.
+PRESETS: dict[str, dict[str, dict[str, Any]]] = {
+    # The whole pipeline on a laptop's CPU in minutes, offline, on the embedded world.
+    "laptop": {
+        "Common": {"run": "laptop", "data_dir": "data/world", "tok_dir": "tok/laptop"},
+        "TokPlaces": {"data_dir": "data/world", "tok_dir": "tok/laptop"},
+        "TokTrain": {"vocab_size": 4096, "digits": 1},
+        "ReportConfig": {"run": "laptop"},
+        "Pipeline": {
+            "recipe": "laptop", "run": "laptop", "embedded_world": True, "minutes_bfloat16": 15, "minutes_float32": 35,
+            "disk_mib": 400,
+        },
+        "ModelOptions": {"depth": 4, "head_dim": 64, "context": 256, "window_pattern": "L"},
+        "Training": {"device_batch_rows": 16, "total_batch_tokens": 4096},
+        "Finetune": {"depth": 4},
+    },
+    # The smallest model that takes every path of the code; for tests.
+    "tiny": {
+        "Common": {"run": "tiny", "data_dir": "data/world", "tok_dir": "tok/tiny", "dtype": "float32"},
+        "TokPlaces": {"data_dir": "data/world", "tok_dir": "tok/tiny"},
+        "TokTrain": {"vocab_size": 512, "digits": 1},
+        "ReportConfig": {"run": "tiny"},
+        "Pipeline": {
+            "recipe": "tiny", "run": "tiny", "embedded_world": True, "control_items": 4, "minutes_bfloat16": 2,
+            "minutes_float32": 2, "disk_mib": 50,
+        },
+        "SampleWorld": {"megabytes": 0.5, "mid_items": 400, "sft_items": 200},
+        "ChatEval": {"limit": 8},
+        "ModelOptions": {"depth": 2, "head_dim": 32, "context": 64, "window_pattern": "L"},
+        "Training": {
+            "device_batch_rows": 4, "total_batch_tokens": 256, "warmup_steps": 2, "compile": False,
+            "log_every_steps": 1, "eval_tokens": 1024, "eval_every_steps": 0, "save_every_steps": 0,
+        },
+        "Finetune": {"depth": 2},
+    },
+    # A smaller model for plain conversation: tied embeddings, thinner MLP, few key/value heads, no soft cap.
+    # A quarter of d20's 10 heads, rounded down, is 2: a ratio of 5.
+    "conversation": {
+        "Common": {"run": "conversation"},
+        "ReportConfig": {"run": "conversation"},
+        "ModelOptions": {
+            "depth": 20, "tie_embeddings": True, "context": 1024, "mlp_ratio": 3.0, "gqa_ratio": 5,
+            "activation": "gelu", "softcap": 0.0,
+        },
+        "Training": {"device_batch_rows": 32},
+    },
+    # One node of eight GPUs with 80 GB each: hours (d20), two days (d32).
+    "speedrun": {
+        "ModelOptions": {"depth": 20}, "Training": {"device_batch_rows": 32}, "Finetune": {"depth": 20},
+        "ReportConfig": {"run": "d20"}, "Pipeline": {"recipe": "speedrun", "run": "d20", "hardware": "8 GPUs of 80 GB"},
+    },
+    "run1000": {
+        "ModelOptions": {"depth": 32}, "Training": {"device_batch_rows": 8}, "Finetune": {"depth": 32},
+        "ReportConfig": {"run": "d32"}, "Pipeline": {"recipe": "run1000", "run": "d32", "hardware": "8 GPUs of 80 GB"},
+    },
+}  # fmt: skip
