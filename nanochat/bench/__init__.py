@@ -1,0 +1,71 @@
+"""Benchmarks against the peers people would otherwise use; one module a subject, one JSON line a figure.
+
+What it is: `measure` (alternating, medians) and `Row`, the line that every benchmark prints. What it
+is not: profiling, or figures to compare across machines: only ratios of one run count; stored rows of
+the peers are in experiments/peers.json for orientation. Run: `python -m scripts.bench step --json`.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+
+from nanochat.common import git_state, hardware
+
+
+@dataclass(frozen=True)
+class Row:
+    """One figure. `ratio` is ours over the peer's; above 1 is better. `spread`: (max - min) / median."""
+
+    name: str
+    value: float
+    unit: str
+    peer: str | None
+    ratio: float | None
+    threads: int
+    n: int
+    spread: float
+    hardware: str
+    commit: str
+
+    def __str__(self) -> str:
+        versus = f"  {self.ratio:.2f}x {self.peer}" if self.ratio is not None else ""
+        return f"{self.name:<28}{self.value:>12,.1f} {self.unit:<8}{self.threads} thread(s){versus}  (n={self.n}, spread {self.spread:.0%})"
+
+    def json(self) -> str:
+        return json.dumps(asdict(self))
+
+
+def measure(sides: Mapping[str, Callable[[], object]], repetitions: int) -> dict[str, list[float]]:
+    """Seconds of each side, alternating A B A B ... after one uncounted round (compilation, caches)."""
+    for work in sides.values():
+        work()
+    seconds: dict[str, list[float]] = {name: [] for name in sides}
+    for _ in range(repetitions):
+        for name, work in sides.items():
+            start = time.perf_counter()
+            work()
+            seconds[name].append(time.perf_counter() - start)
+    return seconds
+
+
+def row(
+    name: str,
+    seconds: list[float],
+    amount: float,
+    unit: str,
+    threads: int,
+    peer: tuple[str, list[float]] | None = None,
+) -> Row:
+    """A rate (`amount` a repetition) and, with a peer's seconds for the same amount, their ratio of medians."""
+    median = statistics.median(seconds)
+    facts = hardware()
+    commit = git_state()["commit"] or "unknown"
+    return Row(
+        name=name, value=amount / median, unit=unit, peer=peer[0] if peer else None,
+        ratio=statistics.median(peer[1]) / median if peer else None, threads=threads, n=len(seconds),
+        spread=(max(seconds) - min(seconds)) / median, hardware=f"{facts['cpu']}, {facts['cores']} cores", commit=commit,
+    )  # fmt: skip

@@ -1,0 +1,170 @@
+"""The stages: what differs between pretraining, mid-training and SFT, as data for the one loop.
+
+What it is: builders that turn an option dataclass into a `trainer.Stage`: where the weights come from,
+which batches, how long, which schedule, what is sampled. What it is not: a loop, or the choice of data
+sets (scripts hand in items: anything with `__len__` and `__getitem__`).
+Run: `python -m scripts.base_train --preset tiny`, then `mid_train`, `chat_sft` with the same flags.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Generator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from nanochat import checkpoint_manager, dataloader, dataset, evaluation, optimizers, schedule
+from nanochat.common import UsageError, base_dir, print0, read_json, resolve, sha256_file
+from nanochat.config import BaseTrain, Finetune, GPTConfig, Training
+from nanochat.configurator import from_dict
+from nanochat.dataloader import Batch, DocumentSource, ItemSource
+from nanochat.distributed import World
+from nanochat.gpt import GPT
+from nanochat.probe import pick_dtype, pick_threads
+from nanochat.tokenizer import Tokenizer
+from nanochat.trainer import Stage
+
+Source = DocumentSource | ItemSource
+VAL_ITEMS = 256  # conversations held out of a mixture for its validation loss
+
+
+# ----------------------------------------------------------------------------- the three stages
+
+
+def base(config: BaseTrain, world: World) -> Stage:
+    """Pretraining from random weights on the documents of `data_dir`."""
+    root = base_dir(config.base_dir)
+    tokenizer = Tokenizer.load(resolve(root, config.tok_dir))
+    data = dataset.load_manifest(resolve(root, config.data_dir))
+    architecture = config.gpt_config(tokenizer.vocab_size)
+    model = _new_model(architecture, config, world)
+    scaling = model.count_parameters()["scaling"]
+    horizon = config.tokens or int(config.ratio * scaling)
+    batch = config.total_batch_tokens or schedule.batch_tokens(horizon, config.ratio)
+    steps = config.steps or max(1, horizon // batch)
+    decay = schedule.weight_decay(batch, steps * batch, config.ratio)
+    return _assemble(
+        "base", config, world, model, tokenizer, root,
+        train=DocumentSource(data.split("train"), tokenizer, config.seed),
+        val=DocumentSource(data.split("val"), tokenizer, config.seed),
+        steps=steps, batch=batch, decay=decay, source=None,
+        identity={"data": data.fingerprint},
+    )  # fmt: skip
+
+
+def finetune(
+    name: str, config: Finetune, world: World, items: Sequence[dict[str, Any]], data_hash: str
+) -> Stage:
+    """Mid-training or SFT: the newest checkpoint of the stage before, on conversations and texts."""
+    root = base_dir(config.base_dir)
+    source = checkpoint_manager.newest(root / f"{config.source}_{config.source_run or config.run_name}")
+    if source is None:
+        raise UsageError(f"{name} starts from {config.source}, which has no checkpoint; train it first")
+    state = read_json(source / "state.json")
+    tokenizer = Tokenizer.load(resolve(root, config.tok_dir))
+    model = _new_model(from_dict(GPTConfig, state["gpt_config"]), config, world)
+    if not config.from_scratch:
+        checkpoint_manager.load_weights(source, model)
+    context = model.config.context
+    train, val = (
+        ItemSource(part, tokenizer, config.seed, supervise=config.supervise, max_tokens=context + 1)
+        for part in _split(items, config.seed)
+    )
+    batch = config.total_batch_tokens or state["batch_tokens"]
+    horizon = config.tokens or int(config.epochs * dataloader.epoch_rows(train, context) * context)
+    steps = config.steps or horizon // batch
+    return _assemble(
+        name, config, world, model, tokenizer, root, train=train, val=val, steps=max(1, steps), batch=batch, decay=0.0,
+        source=None if config.from_scratch else source,
+        identity={"data": data_hash, "source": sha256_file(source / "manifest.json")},
+    )  # fmt: skip
+
+
+# ----------------------------------------------------------------------------- what they share
+
+
+def _new_model(architecture: GPTConfig, config: Training, world: World) -> GPT:
+    torch.set_num_threads(pick_threads(config.threads))
+    torch.set_float32_matmul_precision("high")
+    dtype, why = pick_dtype(config.dtype, world.device)
+    with torch.device("meta"):
+        model = GPT(architecture, dtype)
+    model = model.to_empty(device=world.device).init_weights(config.seed)
+    counts = model.count_parameters()
+    print0(
+        f"model: {architecture.arch} d{architecture.depth}, width {architecture.width}, {counts['total']:,} parameters "
+        f"({counts['matrix']:,} in matrices); {str(dtype).removeprefix('torch.')} ({why}), "
+        f"{world.device.type}, {torch.get_num_threads()} threads, {world.size} rank(s)"
+    )
+    return model
+
+
+def _assemble(  # noqa: PLR0913  one call a stage, all by name
+    name: str, config: Training, world: World, model: GPT, tokenizer: Tokenizer, root: Path, *,
+    train: Source, val: Source, steps: int, batch: int, decay: float,
+    source: Path | None, identity: dict[str, Any],
+) -> Stage:  # fmt: skip
+    context = model.config.context
+    accumulation = config.accumulation(batch, context, world.size)
+    curve = schedule.Schedule(
+        steps, min(config.warmup_steps, steps // 4), config.warmdown_ratio, config.final_lr_ratio
+    )
+    decay = decay if config.weight_decay is None else config.weight_decay
+    tuned = optimizers.build(model, config, world, curve, batch, decay)
+    if source is not None:
+        missing = checkpoint_manager.load_optimizers(source, tuned)
+        if missing:
+            print0(f"{len(missing)} tensors of optimizer state start at zero: {source} has another optimizer's")
+
+    def batches(state: dict[str, Any] | None) -> Generator[Batch, None, None]:
+        return dataloader.batches(
+            train, rows=config.device_batch_rows, context=context, rank=world.rank, world=world.size,
+            accumulation=accumulation, state=state, device=world.device,
+        )  # fmt: skip
+
+    def validate() -> dict[str, float]:
+        return evaluation.source_loss(
+            model, tokenizer, val, world, config.device_batch_rows, config.eval_tokens
+        )
+
+    def sample() -> list[dict[str, str]]:
+        return evaluation.samples(model, tokenizer, chat=name != "base")
+
+    print0(
+        f"{name}: {steps} steps of {batch:,} tokens ({accumulation} x {config.device_batch_rows} rows of {context})"
+    )
+    return Stage(
+        name=name, options=config, model=model, loss_sum=_compiled(model, config), optimizers=tuned, batches=batches,
+        accumulation=accumulation, steps=steps, batch_tokens=batch, validate=validate, sample=sample,
+        identity={"tokenizer": tokenizer.hash, "gpt_config": vars(model.config), **identity},
+        facts={"batch_tokens": batch, "tok_dir": str(resolve(root, config.tok_dir)), "run": config.run_name},
+    )  # fmt: skip
+
+
+class Subset(Sequence[dict[str, Any]]):
+    """Some of the items, by index, without a copy."""
+
+    def __init__(self, items: Sequence[dict[str, Any]], indices: list[int]) -> None:
+        self.items, self.indices = items, indices
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:  # type: ignore[override]
+        return self.items[self.indices[index]]
+
+
+def _split(items: Sequence[dict[str, Any]], seed: int) -> tuple[Subset, Subset]:
+    """(training, validation) items: a tenth, at most VAL_ITEMS, drawn by seed, validates."""
+    order = random.Random(seed).sample(range(len(items)), len(items))
+    held_out = min(VAL_ITEMS, len(items) // 10)
+    return Subset(items, order[held_out:]), Subset(items, order[:held_out])
+
+
+def _compiled(model: GPT, config: Training) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
+    if not config.compile:
+        return model.loss_sum
+    print0("compiling the first step (30 s to 2 minutes on a CPU; cached for the next run)")
+    return torch.compile(model.loss_sum, dynamic=False)

@@ -1,0 +1,8 @@
+#!/usr/bin/env bash
+# The tests, set-up included: the fast lane (under a minute) without arguments, else what pytest is told.
+#
+#   bash scripts/run_tests.sh [-m slow] [-k tokenizer] [tests/test_gpt.py] ...
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+bash env/setup.sh --extras report,bench,dev
+exec .venv/bin/python -m pytest "$@"
