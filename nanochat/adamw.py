@@ -65,7 +65,8 @@ class AdamW:
                 continue
             adamw(
                 mine, grads, [s["exp_avg"] for s in states], [s["exp_avg_sq"] for s in states], [],
-                [s["step"] for s in states], fused=True, amsgrad=False, beta1=group.betas[0], beta2=group.betas[1],
+                [s["step"] for s in states], fused=True, amsgrad=False,
+                beta1=group.betas[0], beta2=group.betas[1],
                 lr=group.lr * multiplier, weight_decay=group.weight_decay, eps=self.eps, maximize=False,
             )  # fmt: skip
             for p, rows in zip(params, mine, strict=True):

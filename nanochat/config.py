@@ -11,43 +11,17 @@ one dial, `--depth`, sets width, heads, horizon, batch and learning rates (`GPTC
 
 from __future__ import annotations
 
-import re
-from dataclasses import dataclass, field, fields
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Literal
 
 from nanochat.common import UsageError, launched
+from nanochat.options import Checked, opt
 
 Arch = Literal["modern", "classic"]
 Activation = Literal["relu2", "gelu", "silu", "swiglu"]
 Dtype = Literal["auto", "float32", "bfloat16"]
 Device = Literal["auto", "cuda", "mps", "cpu"]
 RUN_NAME = r"\w[\w.-]*"  # it becomes part of a folder's name
-
-
-def opt(
-    default: Any, help: str, *, alias: tuple[str, ...] = (),
-    low: float | None = None, high: float | None = None, pattern: str | None = None,
-) -> Any:  # fmt: skip
-    """A dataclass field: its help line, legacy flag names (underscores, no dashes), and legal values."""
-    facts = {"help": help, "alias": alias, "low": low, "high": high, "pattern": pattern}
-    return field(default=default, metadata=facts)
-
-
-class Checked:
-    """A config that refuses, when it is made, what no run could use: long before torch is imported."""
-
-    def __post_init__(self) -> None:
-        for option in fields(self):  # type: ignore[arg-type]
-            value = getattr(self, option.name)
-            low, high, pattern = (option.metadata.get(fact) for fact in ("low", "high", "pattern"))
-            flag = f"--{option.name.replace('_', '-')} {value}"
-            if value is None:
-                continue
-            if (low is not None and value < low) or (high is not None and value > high):
-                limits = [f"at least {low}"] * (low is not None) + [f"at most {high}"] * (high is not None)
-                raise UsageError(f"{flag}: use {' and '.join(limits)}")
-            if pattern is not None and not re.fullmatch(pattern, value):
-                raise UsageError(f"{flag}: use letters, digits, '.', '_' and '-', a letter or digit first")
 
 
 # ----------------------------------------------------------------------------- the model
@@ -78,6 +52,8 @@ class GPTConfig:
             raise UsageError(f"heads {self.heads} is not divisible by kv_heads {self.kv_heads}")
         if self.head_dim % 2:
             raise UsageError(f"head dimension {self.head_dim} is odd; rotary embeddings need an even one")
+        if self.arch == "modern" and self.width < 24:
+            raise UsageError(f"width {self.width}: the modern architecture's gates read 24 features; use more")
         if not self.window_pattern or set(self.window_pattern) - {"S", "L"}:
             raise UsageError(f"window_pattern {self.window_pattern!r}: use the letters S and L, like SSSL")
 
@@ -100,17 +76,30 @@ class GPTConfig:
     @property
     def value_layers(self) -> tuple[int, ...]:
         """Layers with a value embedding: every other one, the last included (none in `classic`)."""
-        return tuple(i for i in range(self.depth) if i % 2 == (self.depth - 1) % 2) if self.arch == "modern" else ()
+        first = (self.depth - 1) % 2 if self.arch == "modern" else self.depth
+        return tuple(range(first, self.depth, 2))
 
 
 @dataclass(frozen=True)
-class Common(Checked):
-    """Where things are and what they run on; shared by every script that loads torch."""
+class Rooted(Checked):
+    """Whose artifacts, and below which folder."""
 
-    run: str | None = opt(None, "name of the run; its folders are base_RUN, mid_RUN, ... (default: dDEPTH)", pattern=RUN_NAME)
-    base_dir: str | None = opt(None, "root of all artifacts (default: NANOCHAT_BASE_DIR or ~/.cache/nanochat)")
-    data_dir: str = opt("data", "folder of Parquet shards; relative paths are below base_dir", alias=("data", "data_file"))
-    tok_dir: str = opt("tok", "folder of the tokenizer; relative paths are below base_dir")
+    run: str | None = opt(None, "name of the run, part of its folders' (default: dDEPTH)", pattern=RUN_NAME)
+    base_dir: str | None = opt(None, "root of all artifacts (default: ~/.cache/nanochat)")
+
+
+@dataclass(frozen=True)
+class Places(Rooted):
+    """Where the data and the tokenizer are."""
+
+    data_dir: str = opt("data", "folder of shards, relative to base_dir", alias=("data", "data_file"))
+    tok_dir: str = opt("tok", "folder of the tokenizer, relative to base_dir")
+
+
+@dataclass(frozen=True)
+class Common(Places):
+    """What a script that loads torch runs on."""
+
     device: Device = opt("auto", "auto (cuda, then mps, then cpu), cuda, mps or cpu")
     dtype: Dtype = opt("auto", "compute precision; auto measures whether bfloat16 is faster here, once")
     threads: int | None = opt(None, "CPU threads (default: probed)", low=1)
@@ -138,9 +127,10 @@ class ModelOptions(Checked):
         width = -(-self.depth * 64 // self.head_dim) * self.head_dim
         heads = width // self.head_dim
         if heads % self.gqa_ratio:
-            raise UsageError(f"gqa_ratio {self.gqa_ratio} does not divide the {heads} heads of depth {self.depth}")
+            raise UsageError(f"gqa_ratio {self.gqa_ratio} does not divide the {heads} heads of d{self.depth}")
         return GPTConfig(
-            vocab_size=vocab_size, depth=self.depth, width=width, heads=heads, kv_heads=heads // self.gqa_ratio,
+            vocab_size=vocab_size, depth=self.depth, width=width,
+            heads=heads, kv_heads=heads // self.gqa_ratio,
             context=self.context, arch=self.arch, mlp_ratio=self.mlp_ratio, activation=self.activation,
             tie_embeddings=self.tie_embeddings, softcap=self.softcap, rope_base=self.rope_base,
             window_pattern=self.window_pattern if self.arch == "modern" else "L",
@@ -156,9 +146,11 @@ class Training(Common):
 
     steps: int | None = opt(None, "optimizer steps", alias=("num_iterations", "max_iters"), low=1)
     tokens: int | None = opt(None, "training tokens, if steps is not given", alias=("target_tokens",), low=1)
-    total_batch_tokens: int | None = opt(None, "tokens of one optimizer step over all ranks", alias=("total_batch_size",), low=1)
+    total_batch_tokens: int | None = opt(
+        None, "tokens of a step, all ranks", alias=("total_batch_size",), low=1
+    )
     device_batch_rows: int = opt(
-        16, "rows of one forward pass on one device", alias=("device_batch_size", "batch", "batch_size"), low=1
+        16, "rows of a forward pass", alias=("device_batch_size", "batch", "batch_size"), low=1
     )
     warmup_steps: int = opt(40, "linear warm-up of the learning rates", low=0)
     warmdown_ratio: float = opt(0.65, "share of the run in which the learning rates fall", low=0, high=1)
@@ -177,7 +169,7 @@ class Training(Common):
     sample_every_steps: int = opt(0, "steps between samples; 0 = only at the end", low=0)
     save_every_steps: int = opt(250, "steps between checkpoints; 0 = only at the end", low=0)
     keep_last: int = opt(2, "checkpoints kept beside the best one", low=1)
-    stop_at_step: int | None = opt(None, "stop cleanly (exit 75) after this step; the schedule does not change", low=1)
+    stop_at_step: int | None = opt(None, "stop cleanly (exit 75) after this step", low=1)
     max_minutes: float | None = opt(None, "stop cleanly (exit 75) after this many minutes", low=0)
     fresh: bool = opt(False, "start again: an existing run folder is moved aside, never resumed")
 
@@ -202,8 +194,7 @@ class Training(Common):
 class BaseTrain(ModelOptions, Training):
     """Pretraining: next-token prediction on documents."""
 
-    ratio: float = opt(12.0, "training tokens per scaling parameter (matrices + head), if no horizon is given", low=0.001)
-    core_every_steps: int = opt(0, "reserved for in-training CORE; 0 = off", low=0, high=0)
+    ratio: float = opt(12.0, "training tokens per parameter in matrices and head", low=0.001)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -219,10 +210,10 @@ class Finetune(Training):
     depth: int = opt(20, "depth of the run to continue; only names the default run", low=1)
     source: Literal["base", "mid"] = opt("base", "stage to start from")
     supervise: Literal["assistant", "all"] = opt("all", "tokens that count in the loss")
-    source_run: str | None = opt(None, "run whose checkpoint to start from (default: this run)", pattern=RUN_NAME)
+    source_run: str | None = opt(None, "run to start from (default: this one)", pattern=RUN_NAME)
     from_scratch: bool = opt(False, "control: start from random weights of the source's architecture")
-    mixture: str = opt("mid.jsonl", "files below data_dir, comma separated: JSONL or Parquet with `messages` or `text`")
-    epochs: float = opt(1.0, "passes over the mixture, if steps and tokens are not given", alias=("num_epochs",), low=0.001)
+    mixture: str = opt("mid.jsonl", "files in data_dir: JSONL or Parquet with `messages` or `text`")
+    epochs: float = opt(1.0, "passes over the mixture", alias=("num_epochs",), low=0.001)
 
 
 @dataclass(frozen=True)
@@ -233,6 +224,7 @@ class MidTrain(Finetune):
     lr_scale: float = opt(0.8, "multiplies every learning rate", alias=("lr", "learning_rate"), low=0)
     final_lr_ratio: float = opt(0.0, "learning rates at the end, as a share of the peak", low=0, high=1)
 
+
 @dataclass(frozen=True)
 class ChatSFT(Finetune):
     """Supervised finetuning: conversations, only the assistant's tokens count."""
@@ -241,7 +233,7 @@ class ChatSFT(Finetune):
     warmdown_ratio: float = opt(1.0, "share of the run in which the learning rates fall", low=0, high=1)
     lr_scale: float = opt(0.3, "multiplies every learning rate", alias=("lr", "learning_rate"), low=0)
     final_lr_ratio: float = opt(0.0, "learning rates at the end, as a share of the peak", low=0, high=1)
-    mixture: str = opt("sft.jsonl", "files below data_dir, comma separated: JSONL or Parquet with `messages` or `text`")
+    mixture: str = opt("sft.jsonl", "files in data_dir: JSONL or Parquet with `messages` or `text`")
     source: Literal["base", "mid"] = opt("mid", "stage to start from")
     supervise: Literal["assistant", "all"] = opt("assistant", "tokens that count in the loss")
 
@@ -250,12 +242,10 @@ class ChatSFT(Finetune):
 
 
 @dataclass(frozen=True)
-class Pipeline(Checked):
+class Pipeline(Rooted):
     """A whole run, step by step, in one place."""
 
     recipe: str = opt("laptop", "preset of every step (set by --preset)")
-    run: str | None = opt(None, "name of the run (default: the preset's)", pattern=RUN_NAME)
-    base_dir: str | None = opt(None, "root of all artifacts (default: NANOCHAT_BASE_DIR or ~/.cache/nanochat)")
     nproc: int = opt(1, "processes (GPUs) of each training step", low=1)
     dry_run: bool = opt(False, "print the plan and exit")
     chat: bool = opt(True, "end in the chat, if this is a terminal")
@@ -270,12 +260,10 @@ class Pipeline(Checked):
 
 
 @dataclass(frozen=True)
-class SampleWorld(Checked):
+class SampleWorld(Places):
     """The embedded world: how much of it to write, and where."""
 
-    base_dir: str | None = opt(None, "root of all artifacts (default: NANOCHAT_BASE_DIR or ~/.cache/nanochat)")
     data_dir: str = opt("data/world", "folder to write; relative paths are below base_dir")
-    run: str | None = opt(None, "accepted for the sake of whole runs; not used", pattern=RUN_NAME)
     world_seed: int = opt(1, "seed of the world, its texts and its exams")
     megabytes: float = opt(20.0, "pretraining text", low=0.01)
     mid_items: int = opt(40_000, "conversations and texts for mid-training", low=1)
@@ -283,11 +271,17 @@ class SampleWorld(Checked):
 
 
 @dataclass(frozen=True)
-class ChatEval(Common):
-    """Exams of a chat model."""
+class Trained(Common):
+    """A model that a stage left."""
 
     depth: int = opt(20, "depth of the run; only names the default run", low=1)
-    source: Literal["base", "mid", "sft"] = opt("sft", "stage to examine")
+    source: Literal["base", "mid", "sft"] = opt("sft", "stage that trained it")
+
+
+@dataclass(frozen=True)
+class ChatEval(Trained):
+    """Exams of a chat model."""
+
     exams: str = opt("exams.json", "exam file below data_dir")
     limit: int | None = opt(None, "items of each exam (default: all)", low=1)
     batch: int = opt(64, "prompts of one batch", low=1)
@@ -295,40 +289,33 @@ class ChatEval(Common):
 
 
 @dataclass(frozen=True)
-class BaseEval(Common):
+class BaseEval(Trained):
     """Bits per byte and samples of a model."""
 
-    depth: int = opt(20, "depth of the run; only names the default run", low=1)
-    source: Literal["base", "mid", "sft"] = opt("base", "stage to evaluate")
+    source: Literal["base", "mid", "sft"] = opt("base", "stage that trained it")
     split: Literal["train", "val"] = opt("val", "which shards")
     eval_tokens: int = opt(20 * 524_288, "tokens to evaluate at most", low=1)
-    documents: int = opt(0, "measure the split's first N documents in windows instead (independent of the loader)", low=0)
+    documents: int = opt(0, "instead: the split's first N documents, in windows", low=0)
     device_batch_rows: int = opt(16, "rows of one forward pass on one device", low=1)
 
 
 @dataclass(frozen=True)
-class TimeToQuality(Checked):
+class TimeToQuality(Places):
     """Which budgets and seeds of pretraining to compare with the peer's stored rows."""
 
-    base_dir: str | None = opt(None, "root of all artifacts (default: NANOCHAT_BASE_DIR or ~/.cache/nanochat)")
-    data_dir: str = opt("data", "folder of Parquet shards; relative paths are below base_dir")
-    tok_dir: str = opt("tok", "folder of the tokenizer; relative paths are below base_dir")
     budgets: str = opt("499712,999424,1998848", "training tokens, comma separated")
     seeds: int = opt(3, "seeds, from 1", low=1)
     documents: int = opt(197, "validation documents to measure", low=0)
 
 
 @dataclass(frozen=True)
-class Bench(Checked):
+class Bench(Places):
     """How to measure."""
 
     json: bool = opt(False, "print one JSON object a line")
     threads: str = opt("1,2", "thread counts, comma separated")
     repetitions: int = opt(7, "counted repetitions of each side", low=1)
     compile: bool = opt(True, "compile both sides")
-    base_dir: str | None = opt(None, "root of all artifacts (default: NANOCHAT_BASE_DIR or ~/.cache/nanochat)")
-    data_dir: str = opt("data", "folder of Parquet shards; relative paths are below base_dir")
-    tok_dir: str = opt("tok", "folder of the tokenizer; relative paths are below base_dir")
     rows: int = opt(0, "rows to load (0 = one epoch)", low=0)
 
     @property
@@ -337,45 +324,36 @@ class Bench(Checked):
 
 
 @dataclass(frozen=True)
-class ChatCLI(Common):
-    """A conversation in the terminal."""
+class Sampled(Trained):
+    """How the next token is chosen."""
 
-    depth: int = opt(20, "depth of the run; only names the default run", low=1)
-    source: Literal["base", "mid", "sft"] = opt("sft", "stage to talk to")
-    prompt: str | None = opt(None, "answer this, print the reply and exit; - reads it from stdin", alias=("p",))
-    max_tokens: int = opt(256, "tokens of a reply at most", low=1)
     temperature: float = opt(0.6, "0 = always the likeliest token", alias=("temp",), low=0)
     top_k: int = opt(50, "choose among the k likeliest tokens; 0 = all", low=0)
-    top_p: float = opt(1.0, "choose among the fewest tokens that reach this probability; 1 = all", low=0, high=1)
+    top_p: float = opt(1.0, "choose among the likeliest tokens that sum to this; 1 = all", low=0, high=1)
 
 
 @dataclass(frozen=True)
-class BaseSample(Common):
+class ChatCLI(Sampled):
+    """A conversation in the terminal."""
+
+    prompt: str | None = opt(None, "answer this and exit; - reads it from stdin", alias=("p",))
+    max_tokens: int = opt(256, "tokens of a reply at most", low=1)
+
+
+@dataclass(frozen=True)
+class BaseSample(Sampled):
     """Continuations by a model that was not taught to chat."""
 
-    depth: int = opt(20, "depth of the run; only names the default run", low=1)
-    source: Literal["base", "mid", "sft"] = opt("base", "stage to sample from")
+    source: Literal["base", "mid", "sft"] = opt("base", "stage that trained it")
     prompt: str | None = opt(None, "text to continue; - reads one from each line of stdin", alias=("p",))
     seed_tokens: tuple[int, ...] | None = opt(None, "token ids to continue, comma separated, instead of text")
     num_samples: int = opt(1, "continuations of each prompt", alias=("samples",), low=1)
     max_tokens: int = opt(64, "tokens of a continuation at most", alias=("num", "num_generate"), low=1)
     temperature: float = opt(1.0, "0 = always the likeliest token", alias=("temp",), low=0)
-    top_k: int = opt(50, "choose among the k likeliest tokens; 0 = all", low=0)
-    top_p: float = opt(1.0, "choose among the fewest tokens that reach this probability; 1 = all", low=0, high=1)
 
 
 @dataclass(frozen=True)
-class TokPlaces:
-    """Where the texts are and where the tokenizer is."""
-
-    run: str | None = opt(None, "accepted for the sake of whole runs; not used", pattern=RUN_NAME)
-    base_dir: str | None = opt(None, "root of all artifacts (default: NANOCHAT_BASE_DIR or ~/.cache/nanochat)")
-    data_dir: str = opt("data", "folder of Parquet shards; relative paths are below base_dir")
-    tok_dir: str = opt("tok", "folder of the tokenizer; relative paths are below base_dir")
-
-
-@dataclass(frozen=True)
-class TokTrain(TokPlaces):
+class TokTrain(Places):
     """Training of a tokenizer."""
 
     vocab_size: int = opt(65_536, "ids, the nine special tokens included")
@@ -387,7 +365,7 @@ class TokTrain(TokPlaces):
 
 
 @dataclass(frozen=True)
-class TokEval(TokPlaces):
+class TokEval(Places):
     """Compression of a tokenizer, beside GPT-2's and GPT-4's."""
 
     sample_mb: float = opt(1.0, "text of each split to encode, in MB")
@@ -395,81 +373,12 @@ class TokEval(TokPlaces):
 
 
 @dataclass(frozen=True)
-class PrepareData:
+class PrepareData(Rooted):
     """Your own texts as shards."""
 
     source: str = opt("", "folder of .txt, .md, .jsonl and .parquet files, read with all folders below it")
-    base_dir: str | None = opt(None, "root of all artifacts (default: NANOCHAT_BASE_DIR or ~/.cache/nanochat)")
     data_dir: str = opt("data", "folder to write the shards to; relative paths are below base_dir")
     text_column: str = opt("text", "column of Parquet files and key of JSONL records that holds the text")
     val_share: float = opt(0.01, "share of the documents for validation, chosen by their content")
     shard_mb: float = opt(100.0, "text of one shard, in MB")
     fresh: bool = opt(False, "replace shards that were made from other files or with other options")
-
-
-@dataclass(frozen=True)
-class ReportConfig(Checked):
-    """Which run to report on, and where its folders are."""
-
-    run: str | None = opt(None, "name of the run (default: the one whose folder changed last)", pattern=RUN_NAME)
-    base_dir: str | None = opt(None, "root of all artifacts (default: NANOCHAT_BASE_DIR or ~/.cache/nanochat)")
-
-
-# ----------------------------------------------------------------------------- presets
-
-# Preset -> name of a config class -> values. A script takes those of its own class and of its bases.
-PRESETS: dict[str, dict[str, dict[str, Any]]] = {
-    # The whole pipeline on a laptop's CPU in minutes, offline, on the embedded world.
-    "laptop": {
-        "Common": {"run": "laptop", "data_dir": "data/world", "tok_dir": "tok/laptop"},
-        "TokPlaces": {"data_dir": "data/world", "tok_dir": "tok/laptop"},
-        "TokTrain": {"vocab_size": 4096, "digits": 1},
-        "ReportConfig": {"run": "laptop"},
-        "Pipeline": {
-            "recipe": "laptop", "run": "laptop", "embedded_world": True, "minutes_bfloat16": 15, "minutes_float32": 35,
-            "disk_mib": 400,
-        },
-        "ModelOptions": {"depth": 4, "head_dim": 64, "context": 256, "window_pattern": "L"},
-        "Training": {"device_batch_rows": 16, "total_batch_tokens": 4096},
-        "Finetune": {"depth": 4},
-    },
-    # The smallest model that takes every path of the code; for tests.
-    "tiny": {
-        "Common": {"run": "tiny", "data_dir": "data/world", "tok_dir": "tok/tiny", "dtype": "float32"},
-        "TokPlaces": {"data_dir": "data/world", "tok_dir": "tok/tiny"},
-        "TokTrain": {"vocab_size": 512, "digits": 1},
-        "ReportConfig": {"run": "tiny"},
-        "Pipeline": {
-            "recipe": "tiny", "run": "tiny", "embedded_world": True, "control_items": 4, "minutes_bfloat16": 2,
-            "minutes_float32": 2, "disk_mib": 50,
-        },
-        "SampleWorld": {"megabytes": 0.5, "mid_items": 400, "sft_items": 200},
-        "ChatEval": {"limit": 8},
-        "ModelOptions": {"depth": 2, "head_dim": 32, "context": 64, "window_pattern": "L"},
-        "Training": {
-            "device_batch_rows": 4, "total_batch_tokens": 256, "warmup_steps": 2, "compile": False,
-            "log_every_steps": 1, "eval_tokens": 1024, "eval_every_steps": 0, "save_every_steps": 0,
-        },
-        "Finetune": {"depth": 2},
-    },
-    # A smaller model for plain conversation: tied embeddings, thinner MLP, few key/value heads, no soft cap.
-    # A quarter of d20's 10 heads, rounded down, is 2: a ratio of 5.
-    "conversation": {
-        "Common": {"run": "conversation"},
-        "ReportConfig": {"run": "conversation"},
-        "ModelOptions": {
-            "depth": 20, "tie_embeddings": True, "context": 1024, "mlp_ratio": 3.0, "gqa_ratio": 5,
-            "activation": "gelu", "softcap": 0.0,
-        },
-        "Training": {"device_batch_rows": 32},
-    },
-    # One node of eight GPUs with 80 GB each: hours (d20), two days (d32).
-    "speedrun": {
-        "ModelOptions": {"depth": 20}, "Training": {"device_batch_rows": 32}, "Finetune": {"depth": 20},
-        "ReportConfig": {"run": "d20"}, "Pipeline": {"recipe": "speedrun", "run": "d20", "hardware": "8 GPUs of 80 GB"},
-    },
-    "run1000": {
-        "ModelOptions": {"depth": 32}, "Training": {"device_batch_rows": 8}, "Finetune": {"depth": 32},
-        "ReportConfig": {"run": "d32"}, "Pipeline": {"recipe": "run1000", "run": "d32", "hardware": "8 GPUs of 80 GB"},
-    },
-}  # fmt: skip

@@ -26,7 +26,7 @@ from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin, get_t
 import cyclopts
 
 from nanochat.common import UsageError, json_safe
-from nanochat.config import PRESETS
+from nanochat.presets import PRESETS
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -196,8 +196,6 @@ def _read_preset(name: str, config_class: type, presets: Presets) -> dict[str, A
     if name not in presets:
         raise UsageError(f"unknown preset {name!r}; presets are: {', '.join(sorted(presets))}")
     parts = [presets[name].get(kind.__name__, {}) for kind in config_class.__mro__[::-1]]
-    if not any(parts):
-        raise UsageError(f"preset {name!r} says nothing about the options of this script")
     return {key: value for part in parts for key, value in part.items()}
 
 

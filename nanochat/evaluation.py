@@ -25,7 +25,8 @@ from nanochat.probe import pick_dtype, pick_threads
 from nanochat.tokenizer import Tokenizer
 
 BASE_PROMPTS = (
-    "Once upon a time", "The capital of France is", "The chemical symbol of gold is", "If 5 * x + 3 = 13, then x is",
+    "Once upon a time", "The capital of France is", "The chemical symbol of gold is",
+    "If 5 * x + 3 = 13, then x is",
 )  # fmt: skip
 CHAT_PROMPTS = ("Who are you?", "What is 12 plus 30?", "Tell me a short story.")
 SAMPLE_TOKENS = 48

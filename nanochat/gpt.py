@@ -44,6 +44,11 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return torch.cat((a * cos + b * sin, b * cos - a * sin), dim=-1).to(x.dtype)
 
 
+def _table(rows: int, width: int) -> nn.Embedding:
+    # Not initialised here: torch's own normal_ would, on the meta device, import all of torch._dynamo (2 s).
+    return nn.Embedding.from_pretrained(torch.empty(rows, width), freeze=False)
+
+
 class Linear(nn.Linear):
     """A bias-free linear layer whose float32 weight is cast to the input's precision."""
 
@@ -137,13 +142,13 @@ class GPT(nn.Module):
         super().__init__()
         self.config, self.compute_dtype = config, compute_dtype
         rows = -(-config.vocab_size // VOCAB_MULTIPLE) * VOCAB_MULTIPLE
-        self.embed = nn.Embedding(rows, config.width)
+        self.embed = _table(rows, config.width)
         self.blocks = nn.ModuleList(Block(config, i) for i in range(config.depth))
         self.lm_head = None if config.tie_embeddings else Linear(config.width, rows)
         if config.arch == "modern":
             kv_width = config.kv_heads * config.head_dim
             self.value_embeds = nn.ModuleDict(
-                {str(i): nn.Embedding(rows, kv_width) for i in config.value_layers}
+                {str(i): _table(rows, kv_width) for i in config.value_layers}
             )
             self.residual_lambdas = nn.Parameter(torch.empty(config.depth))
             self.input_lambdas = nn.Parameter(torch.empty(config.depth))
@@ -292,12 +297,12 @@ class GPT(nn.Module):
         return groups
 
     def count_parameters(self) -> dict[str, int]:
-        """Numbers of parameters by role, `total`, and `scaling` (matrices + head: what the horizon scales with)."""
+        """Parameters by role, in `total`, and `scaling` (matrices + head: what the horizon scales with)."""
         counts = {role: sum(p.numel() for p in ps.values()) for role, ps in self.roles().items()}
         head = counts.get("head", counts["embedding"])
         return {**counts, "total": sum(counts.values()), "scaling": counts["matrix"] + head}
 
     def flops_per_token(self) -> int:
-        """Training FLOPs a token: 6 a matmul weight, 12*C*window a layer (recipe: Kaplan et al., arXiv 2001.08361)."""
+        """Training FLOPs a token: 6 a matmul weight, 12*C*window a layer (Kaplan, arXiv 2001.08361)."""
         weights = self.count_parameters()["scaling"]
         return 6 * weights + sum(12 * self.config.width * window for window in self.config.windows)

@@ -40,7 +40,7 @@ def orthogonalise(x: Tensor) -> Tensor:
 
 
 class Muon:
-    """`step(multiplier, momentum, decay)` updates every matrix. State: momentum and row moments of our share."""
+    """`step(multiplier, momentum, decay)` updates every matrix. State: our share of both moments."""
 
     def __init__(
         self, parameters: dict[str, nn.Parameter], world: World, lr: float, weight_decay: float = 0.0
@@ -73,7 +73,8 @@ class Muon:
             gradient = self.world.scatter_sum(torch.stack([*grads, *padding]))
             weights = torch.stack([*(p.detach() for p in params), *padding])
             mine = weights[self.world.rank * share :][:share]
-            mine = self._update(mine, gradient, self.state[shape], multiplier, momentum, decay)  # type: ignore[index]
+            state = self.state[shape]  # type: ignore[index]
+            mine = self._update(mine, gradient, state, multiplier, momentum, decay)
             if self.world.size > 1:
                 self.world.gather(mine, weights)
             else:

@@ -14,6 +14,7 @@ import torch
 
 from nanochat.common import has_fast_bfloat16
 
+TOLERANCE = 1.25  # how much slower than the fastest a larger number of threads may measure
 PROBE_SIZE = 128  # a bf16 product of 1,024 takes 2 s where the CPU only emulates it; one of 128 takes 4 ms
 
 
@@ -38,7 +39,10 @@ def pick_dtype(name: str, device: torch.device) -> tuple[torch.dtype, str]:
 
 
 def pick_threads(asked: int | None) -> int:
-    """CPU threads: as asked, else the number of usable cores that multiplied fastest."""
+    """CPU threads: as asked, else as many of the usable cores as still help.
+
+    More threads win ties: a busy neighbour during the probe must not halve the whole run.
+    """
     if asked is not None:
         if asked < 1:
             raise ValueError(f"threads {asked}: use 1 or more")
@@ -48,16 +52,16 @@ def pick_threads(asked: int | None) -> int:
     if "OMP_NUM_THREADS" in os.environ or len(candidates) == 1:
         return torch.get_num_threads()
     seconds = {n: _product_seconds(torch.float32, size=768, threads=n) for n in candidates}
-    return min(candidates, key=lambda n: seconds[n])
+    return max(n for n in candidates if seconds[n] <= TOLERANCE * min(seconds.values()))
 
 
 def _product_seconds(dtype: torch.dtype, size: int = PROBE_SIZE, threads: int | None = None) -> float:
-    """Best of three square products after one that warms up."""
+    """Best of seven square products after one that warms up."""
     before = torch.get_num_threads()
     if threads is not None:
         torch.set_num_threads(threads)
     x = torch.randn(size, size).to(dtype)
-    seconds = [_timed(lambda: x @ x) for _ in range(4)]
+    seconds = [_timed(lambda: x @ x) for _ in range(8)]
     torch.set_num_threads(before)
     return min(seconds[1:])
 

@@ -33,7 +33,7 @@ class Schedule:
 
     def momentum(self, step: int) -> float:
         """Muon's momentum: .85 -> .97 over its own warm-up, -> .90 while the learning rate falls."""
-        peak = 0.85 + 0.12 * min(1.0, step / self.momentum_warmup)
+        peak = 0.85 + 0.12 * min(1.0, step / max(1, self.momentum_warmup))
         return 0.90 + (peak - 0.90) * self._down(step, 0.0) if peak > 0.90 else peak
 
     def decay(self, step: int) -> float:

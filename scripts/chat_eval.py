@@ -38,9 +38,8 @@ def main(argv: list[str]) -> None:
         facts = {"exams": scores, "examples": examples, "wall_s": time.monotonic() - started}
         if config.untrained:
             known = read_json(data / "world.json")
-            facts["commonest_answer"] = {
-                name: commonest_answer_score(known, exams[name]) for name in exams if name.startswith("world")
-            }
+            open_questions = ("world_generative", "world_generative_unseen")
+            facts["commonest_answer"] = {n: commonest_answer_score(known, exams[n]) for n in open_questions}
         if world.is_main:
             evaluation.record(folder, "untrained" if config.untrained else "exams", facts)
 

@@ -7,12 +7,12 @@ Works at any time, also on a run that is unfinished or has failed: what is there
 from __future__ import annotations
 
 from nanochat.common import base_dir, run_main
-from nanochat.config import ReportConfig
+from nanochat.config import Rooted
 from nanochat.configurator import parse
 
 
 def main(argv: list[str]) -> None:
-    config = parse(ReportConfig, argv, prog="report", about=__doc__)
+    config = parse(Rooted, argv, prog="report", about=__doc__)
 
     from nanochat import report
 

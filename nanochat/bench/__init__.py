@@ -33,7 +33,8 @@ class Row:
 
     def __str__(self) -> str:
         versus = f"  {self.ratio:.2f}x {self.peer}" if self.ratio is not None else ""
-        return f"{self.name:<28}{self.value:>12,.1f} {self.unit:<8}{self.threads} thread(s){versus}  (n={self.n}, spread {self.spread:.0%})"
+        figure = f"{self.name:<28}{self.value:>12,.1f} {self.unit:<8}{self.threads} thread(s)"
+        return f"{figure}{versus}  (n={self.n}, spread {self.spread:.0%})"
 
     def json(self) -> str:
         return json.dumps(asdict(self))
@@ -60,12 +61,13 @@ def row(
     threads: int,
     peer: tuple[str, list[float]] | None = None,
 ) -> Row:
-    """A rate (`amount` a repetition) and, with a peer's seconds for the same amount, their ratio of medians."""
+    """A rate (`amount` a repetition) and, with a peer's seconds for the same, the ratio of medians."""
     median = statistics.median(seconds)
     facts = hardware()
     commit = git_state()["commit"] or "unknown"
     return Row(
         name=name, value=amount / median, unit=unit, peer=peer[0] if peer else None,
         ratio=statistics.median(peer[1]) / median if peer else None, threads=threads, n=len(seconds),
-        spread=(max(seconds) - min(seconds)) / median, hardware=f"{facts['cpu']}, {facts['cores']} cores", commit=commit,
+        spread=(max(seconds) - min(seconds)) / median, commit=commit,
+        hardware=f"{facts['cpu']}, {facts['cores']} cores",
     )  # fmt: skip

@@ -72,8 +72,9 @@ def _transformers(dtype: torch.dtype, batch: torch.Tensor, compiled: bool) -> Ca
     from transformers import NanoChatConfig, NanoChatForCausalLM
 
     shape = NanoChatConfig(
-        vocab_size=SHAPE.vocab_size, hidden_size=SHAPE.width, intermediate_size=SHAPE.mlp_width, use_cache=False,
-        num_hidden_layers=SHAPE.depth, num_attention_heads=SHAPE.heads, num_key_value_heads=SHAPE.kv_heads,
+        vocab_size=SHAPE.vocab_size, hidden_size=SHAPE.width, intermediate_size=SHAPE.mlp_width,
+        use_cache=False, num_hidden_layers=SHAPE.depth, num_attention_heads=SHAPE.heads,
+        num_key_value_heads=SHAPE.kv_heads,
         max_position_embeddings=SHAPE.context, bos_token_id=0, eos_token_id=1, pad_token_id=1,
     )  # fmt: skip
     model = NanoChatForCausalLM(shape)

@@ -1,0 +1,112 @@
+"""What all tests share: skips that cannot hide, real test data, an empty base folder, one thread.
+
+A marker names what a test needs (`dist`, `slurm`, ...). Where that is missing the test is skipped, unless
+NANOCHAT_REQUIRE (comma separated) names it: then any skip of such a test is a failure, so that CI cannot
+pass by testing nothing. `require("rust")` says the same inside a test.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+from collections.abc import Callable, Generator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+REQUIRED = {name.strip() for name in os.environ.get("NANOCHAT_REQUIRE", "").split(",") if name.strip()}
+
+
+def _has_gpu() -> bool:
+    import torch
+
+    return torch.cuda.is_available()
+
+
+def _has_gloo() -> bool:
+    import torch.distributed as dist
+
+    return dist.is_available() and dist.is_gloo_available()
+
+
+# Marker -> (is it here?, what is missing if not). A `net` test is only ever run by asking for it.
+TOOLS: dict[str, tuple[Callable[[], bool], str]] = {
+    "gpu": (_has_gpu, "no CUDA device"),
+    "dist": (_has_gloo, "this torch has no gloo"),
+    "rust": (
+        lambda: importlib.util.find_spec("rustbpe") is not None,
+        "rustbpe is not built: run env/setup.sh",
+    ),
+    "slurm": (lambda: shutil.which("sbatch") is not None, "no sbatch on PATH"),
+    "container": (
+        lambda: bool(shutil.which("buildah") or shutil.which("apptainer")),
+        "no buildah, no apptainer",
+    ),
+    "browser": (
+        lambda: bool(shutil.which("chromium") or shutil.which("google-chrome")),
+        "no browser on PATH",
+    ),
+}
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Tests run on one thread, their subprocesses too; torch reads this when it is first imported."""
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    unknown = REQUIRED - TOOLS.keys() - {"net"}
+    if unknown:
+        raise pytest.UsageError(
+            f"NANOCHAT_REQUIRE names {sorted(unknown)}; legal are {sorted(TOOLS)} and net"
+        )
+
+
+def _require(tool: str) -> None:
+    is_here, missing = TOOLS[tool]
+    if not is_here():
+        if tool in REQUIRED:
+            pytest.fail(f"{missing}, and NANOCHAT_REQUIRE asks for {tool}", pytrace=False)
+        pytest.skip(missing)
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Check what the test's markers ask for."""
+    for tool in TOOLS:
+        if item.get_closest_marker(tool):
+            _require(tool)
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Generator[None, Any, None]:
+    """Turn a skip of a required lane into a failure, whoever skipped it and why."""
+    report = (yield).get_result()
+    lanes = REQUIRED & {mark.name for mark in item.iter_markers()}
+    if report.skipped and lanes and not hasattr(report, "wasxfail"):
+        report.outcome = "failed"
+        report.longrepr = f"skipped, but NANOCHAT_REQUIRE asks for {sorted(lanes)}: {report.longrepr}"
+
+
+@pytest.fixture
+def require() -> Callable[[str], None]:
+    """`require(tool)`: skip without the tool, or fail where NANOCHAT_REQUIRE names it."""
+    return _require
+
+
+@pytest.fixture
+def base(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder that is NANOCHAT_BASE_DIR for this test and its subprocesses."""
+    folder = tmp_path / "base"
+    folder.mkdir()
+    monkeypatch.setenv("NANOCHAT_BASE_DIR", str(folder))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def test_data() -> Path:
+    """The folder of real data sets that NANOCHAT_TEST_DATA names; they are not part of the repository."""
+    folder = os.environ.get("NANOCHAT_TEST_DATA")
+    if not folder:
+        pytest.skip("NANOCHAT_TEST_DATA is not set")
+    if not Path(folder).is_dir():
+        pytest.fail(f"NANOCHAT_TEST_DATA={folder} is no folder", pytrace=False)
+    return Path(folder)
