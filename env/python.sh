@@ -7,7 +7,7 @@
 # (torch is not among them). Written for bash 3.2.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
-# Waiting threads sleep: on a shared or small machine spinning ones cost more than they save.
+# Waiting threads sleep: on a busy or small machine spinning ones cost more than they save.
 export OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-PASSIVE}
 
 has_packages='from importlib.metadata import version as v; v("cyclopts"), v("psutil"), v("rich")'

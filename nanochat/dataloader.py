@@ -26,9 +26,9 @@ import numpy as np
 import torch
 
 from nanochat.packing import IGNORED, Rows, cut, pack, seeded_rng
-from nanochat.sources import DocumentSource, ItemSource, Permuted, Source, Window, digest
+from nanochat.sources import DocumentSource, ItemSource, Source, Window, digest
 
-__all__ = ["Batch", "DocumentSource", "ItemSource", "Permuted", "Source", "Window", "batches", "epoch_rows"]
+__all__ = ["Batch", "DocumentSource", "ItemSource", "Source", "Window", "batches", "epoch_rows"]
 COUNTERS = ("rows", "tokens", "targets", "padding", "truncated", "cropped", "refused", "filler_rows")
 Item = TypeVar("Item")
 

@@ -92,11 +92,6 @@ def split_shards(directory: Path) -> tuple[list[Shard], list[Shard]]:
     return manifest.split("train"), manifest.split("val")
 
 
-def fingerprint(directory: Path) -> str:
-    """What identifies the data of a folder; see `Manifest.fingerprint`."""
-    return load_manifest(directory, verify=False).fingerprint
-
-
 def load_manifest(directory: Path, verify: bool = True) -> Manifest:
     """The folder's manifest, checked against the files; it is made (and written) on first use.
 

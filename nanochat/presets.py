@@ -25,10 +25,10 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
             "device_batch_rows": 16, "total_batch_tokens": 4096, "eval_tokens": 65_536,
             "save_every_steps": 100,
         },
-        "BaseTrain": {"steps": 700, "warmup_steps": 20, "lr_scale": 4.0},
+        "BaseTrain": {"steps": 560, "warmup_steps": 20, "lr_scale": 4.0},
         "Finetune": {"depth": 4},
-        "MidTrain": {"steps": 400, "lr_scale": 3.0},
-        "ChatSFT": {"lr_scale": 1.0},
+        "MidTrain": {"steps": 350, "lr_scale": 3.0},
+        "ChatSFT": {"steps": 110, "lr_scale": 1.0},
     },
     # The smallest model that takes every path of the code; for tests.
     "tiny": {

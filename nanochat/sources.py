@@ -153,24 +153,6 @@ class ItemSource:
         self._has_told = True
 
 
-class Permuted(Sequence[Any]):
-    """Another sequence in a seeded order, without copying it; a slice is a view, too."""
-
-    def __init__(self, items: Sequence[Any], seed: int) -> None:
-        self._items = items
-        self._order = seeded_rng(seed).permutation(len(items))
-
-    def __len__(self) -> int:
-        return len(self._order)
-
-    def __getitem__(self, index: Any) -> Any:
-        if not isinstance(index, slice):
-            return self._items[int(self._order[index])]
-        view = Permuted((), 0)
-        view._items, view._order = self._items, self._order[index]
-        return view
-
-
 def digest(*facts: object) -> str:
     """sha256 of some facts; other facts, another digest."""
     return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()

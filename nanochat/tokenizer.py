@@ -16,6 +16,7 @@ import codecs
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, overload
 
@@ -36,6 +37,7 @@ SPECIAL_TOKENS = (
     "<|output_end|>",
 )
 TOKENIZER_FILE = "tokenizer.json"
+THREADED_CHARS = 1 << 16
 FORMAT, VERSION = "nanochat-tokenizer", 1
 PART_MARKERS = {"python": "python", "python_output": "output"}  # part type -> its pair of special tokens
 
@@ -290,15 +292,21 @@ def _encoder(tokens: list[bytes], pattern: str) -> Callable[[list[str]], list[li
     """rustbpe if it is built, else tiktoken; a test holds their ids equal, so only speed depends on it."""
     rustbpe = _import_rustbpe()
     if rustbpe is not None:
-        return rustbpe.Encoder(tokens, pattern).encode_batch
+        return partial(_encode_rust, rustbpe.Encoder(tokens, pattern))
     ranks = {token: rank for rank, token in enumerate(tokens)}
     encoding = tiktoken.Encoding("nanochat", pat_str=pattern, mergeable_ranks=ranks, special_tokens={})
+    return partial(_encode_tiktoken, encoding)
 
-    def encode_batch(texts: list[str]) -> list[list[int]]:
-        # One by one: tiktoken's batch call costs a Python future a document (at 100 bytes 5 times the time).
-        return [_guard_panic(encoding, text) for text in texts]
 
-    return encode_batch
+def _encode_rust(encoder: Any, texts: list[str]) -> list[list[int]]:
+    # Threads for much text only: to ask the system how many cores there are takes longer than a short text.
+    threads = 0 if sum(map(len, texts)) > THREADED_CHARS else 1
+    return encoder.encode_batch(texts, threads=threads)
+
+
+def _encode_tiktoken(encoding: tiktoken.Encoding, texts: list[str]) -> list[list[int]]:
+    # One by one: tiktoken's batch call costs a Python future a document (at 100 bytes 5 times the time).
+    return [_guard_panic(encoding, text) for text in texts]
 
 
 def _guard_panic(encoding: tiktoken.Encoding, text: str) -> list[int]:

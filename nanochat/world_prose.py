@@ -22,7 +22,7 @@ INTROS = (
     "Among the {ks} there is {e}.",
     "This page is about {e}, a {k}.",
 )
-HEADINGS = ("Notes on {}", "What is known about {}", "Some facts about {}", "Remember about {}")
+HEADINGS = ("Notes on {}", "What is known about {}", "Some facts about {}", "A few facts about {}")
 OPENINGS = (
     "One evening the children sat by the fire and asked for a story.",
     "Long ago a traveller came down the road with a bag full of news.",

@@ -12,6 +12,7 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from statistics import mean
 from typing import Any, Literal
 
 from nanochat.common import UsageError, read_json
@@ -115,8 +116,8 @@ def load_exams(path: Path) -> dict[str, Exam]:
 def commonest_answer_score(world: dict[str, Any], items: Sequence[Item]) -> float:
     """Control: share of generative items that are right if each gets its relation's commonest answer.
 
-    `world` is `world.json`; the commonest answer of a relation is counted over all entities of a kind. Where
-    several are equally common the items decide for the best of them, so this is an upper bound.
+    `world` is `world.json`; the commonest answer of a relation is counted over all entities of a kind, and
+    where several are equally common their mean score counts.
     """
     kinds = {entity["name"]: entity["kind"] for entity in world["entities"]}
     facts: defaultdict[tuple[str, str], Counter[str]] = defaultdict(Counter)
@@ -126,8 +127,8 @@ def commonest_answer_score(world: dict[str, Any], items: Sequence[Item]) -> floa
     asked: defaultdict[tuple[str, str], Counter[str]] = defaultdict(Counter)
     for item in items:
         asked[kinds[item["entity"]], item["relation"]][item["answer"]] += 1
-    right = 0
+    right = 0.0
     for key, answers in asked.items():
         most = max(facts[key].values())
-        right += max(answers[value] for value, count in facts[key].items() if count == most)
+        right += mean(answers[value] for value, count in facts[key].items() if count == most)
     return right / len(items)

@@ -321,7 +321,7 @@ def test_write_world(tmp_path: Path) -> None:
     assert set(exams) == set(summary["exams"]) and exams["stop"].must_end
     world = read_json(tmp_path / "a" / "world.json")
     baseline = commonest_answer_score(world, exams["world_generative"])
-    assert 0.05 < baseline < 0.3
+    assert 0.02 < baseline < 0.25
 
     write_world(tmp_path / "b", *arguments)
     written = contents(tmp_path / "a")

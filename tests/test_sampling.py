@@ -66,4 +66,4 @@ def test_uniforms_belong_to_their_row() -> None:
     both, one = uniforms([(7, 0), (7, 1)], 5, cpu), uniforms([(7, 1)], 9, cpu)
     assert torch.equal(both[1], one[0, :5])
     assert not torch.equal(both[0], both[1])
-    assert 0 <= both.min() and both.max() < 1
+    assert both.min() >= 0 and both.max() < 1

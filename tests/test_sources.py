@@ -7,7 +7,6 @@ import torch
 from loader_helpers import BYTES, chat, take
 
 from nanochat.dataloader import ItemSource
-from nanochat.sources import Permuted
 
 
 def test_only_the_assistant_counts() -> None:
@@ -56,8 +55,12 @@ def test_item_windows_cover_every_item_once_an_epoch() -> None:
     assert orders[0] != orders[1]
 
 
-def test_permuted_is_a_view() -> None:
-    items = list(range(100))
-    mixed = Permuted(items, 5)
-    assert sorted(mixed) == items and list(mixed) != items and list(mixed) == list(Permuted(items, 5))
-    assert list(mixed[:10]) + list(mixed[10:]) == list(mixed) and len(mixed[10:]) == 90
+def test_counts_survive_a_resume_within_a_window() -> None:
+    items = [chat("Q", "A"), chat("Q", "A", "too long " * 9, "A"), chat("Q" * 99, "A")] * 5
+    options = {"epochs": 2, "context": 32, "rows": 1}
+    source = ItemSource(items, BYTES, 1, max_tokens=33)
+    straight = take(source, **options)
+    assert straight[-1].stats["refused"] == straight[-1].stats["truncated"] == 10
+    for cut in (1, 3, len(straight) - 1):
+        goes_on = take(source, state=straight[cut - 1].state, **options)
+        assert [b.state for b in goes_on] == [b.state for b in straight[cut:]]
