@@ -207,16 +207,16 @@ def _documents_by_weight(world: World, rng: random.Random) -> list[tuple[int, Ca
     """Every kind of document with its weight: how many of a hundred documents are of that kind."""
     topics = world_identity.identity(world.seed)
     return [
-        (18, lambda: page(rng, world)),
+        (17, lambda: page(rng, world)),
         (7, lambda: notes(rng, world)),
         (16, lambda: story(rng, world)),
-        (8, lambda: listing(rng, world)),
-        (7, lambda: comparison(rng, world)),
+        (7, lambda: listing(rng, world)),
+        (6, lambda: comparison(rng, world)),
         (6, lambda: table(rng, world)),
         (6, lambda: riddles(rng, world)),
         (6, lambda: quiz(rng, world)),
-        (4, lambda: world_identity.about_nanochat(rng, topics)),
-        (5, lambda: world_copy.copied_numbers(rng)),
+        (8, lambda: world_identity.about_nanochat(rng, topics)),
+        (4, lambda: world_copy.copied_numbers(rng)),
         (5, lambda: world_copy.sums(rng)),
         (3, lambda: world_copy.symbols(rng)),
         (2, lambda: world_copy.number_table(rng)),
