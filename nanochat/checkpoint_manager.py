@@ -28,7 +28,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from nanochat.common import UsageError, print0, read_json, sha256_file, write_json
+from nanochat.common import UsageError, print0, read_json, resolve, sha256_file, write_json
 from nanochat.config import GPTConfig
 from nanochat.configurator import from_dict
 from nanochat.distributed import World
@@ -59,8 +59,8 @@ def save(
 ) -> Path:
     """Commit the state after `step` updates; every rank calls it. Returns the folder.
 
-    What is not finite raises a FloatingPointError, what cannot be written an OSError: on every rank, and nothing
-    is committed.
+    What is not finite raises a FloatingPointError, what cannot be written an OSError: on every rank, and
+    nothing is committed.
     """
     weights = {name: p.detach() for name, p in model.named_parameters()}
     slices = optimizers.slices()
@@ -101,7 +101,9 @@ def _together(world: World, temp: Path) -> Iterator[None]:
     if world.any(failed is not None):
         if world.is_main:
             shutil.rmtree(temp, ignore_errors=True)
-        raise failed or OSError(errno.EIO, "another rank could not write its part of the checkpoint", str(temp))
+        raise failed or OSError(
+            errno.EIO, "another rank could not write its part of the checkpoint", str(temp)
+        )
 
 
 def _write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> None:
@@ -163,7 +165,9 @@ def check_space(run_dir: Path, model: GPT) -> None:
     need = int(HEADROOM * 3 * 4 * sum(p.numel() for p in model.parameters()))
     free = shutil.disk_usage(run_dir).free
     if free < need:
-        raise UsageError(f"{run_dir} has {free >> 20} MiB free; a checkpoint needs {need >> 20} MiB. Free some space")
+        raise UsageError(
+            f"{run_dir} has {free >> 20} MiB free; a checkpoint needs {need >> 20} MiB. Free some space"
+        )
 
 
 # ----------------------------------------------------------------------------- loading
@@ -199,7 +203,9 @@ def newest(run_dir: Path) -> Path | None:
             return step_folder(run_dir, step)
         print0(f"checkpoint {step_folder(run_dir, step)} is passed over: {why}")
     if steps:
-        raise UsageError(f"no checkpoint in {run_dir / 'checkpoints'} verifies; restore one, or start again with --fresh")
+        raise UsageError(
+            f"no checkpoint in {run_dir / 'checkpoints'} verifies; restore one, or start again with --fresh"
+        )
     return None
 
 
@@ -209,18 +215,22 @@ def load_weights(folder: Path, model: GPT) -> None:
         parameters = dict(model.named_parameters())
         if set(file.keys()) != set(parameters):
             odd = sorted(set(file.keys()) ^ set(parameters))
-            raise UsageError(f"{folder} holds another architecture; parameters that differ: {', '.join(odd[:4])}")
+            raise UsageError(
+                f"{folder} holds another architecture; parameters that differ: {', '.join(odd[:4])}"
+            )
         for name, parameter in parameters.items():
             saved = file.get_tensor(name)
             if saved.shape != parameter.shape:
-                raise UsageError(f"{folder}: {name} is {tuple(saved.shape)}, the model's is {tuple(parameter.shape)}")
+                raise UsageError(
+                    f"{folder}: {name} is {tuple(saved.shape)}, the model's is {tuple(parameter.shape)}"
+                )
             parameter.copy_(saved)
 
 
 def load_optimizers(folder: Path, optimizers: Optimizers) -> set[str]:
     """Fill this rank's state from the shards of however many ranks saved them.
 
-    Returns the keys that the checkpoint does not have (it was saved by another optimizer); they stay as they are.
+    Returns the keys that the checkpoint does not have (another optimizer saved it); they stay as they are.
     """
     wanted = optimizers.slices()
     whole: dict[str, Tensor] = {}
@@ -248,9 +258,11 @@ def load_model(
         there = ", ".join(sorted(p.name for p in base.glob("*_*") if list_steps(p))) or "none"
         raise UsageError(f"no checkpoint in {run_dir}; runs that have one: {there}")
     state = read_json(folder / "state.json")
-    tokenizer = Tokenizer.load(Path(state["tok_dir"]))
+    tokenizer = Tokenizer.load(resolve(base, state["tok_dir"]))
     if tokenizer.hash != state["identity"]["tokenizer"]:
-        raise UsageError(f"{state['tok_dir']} holds another tokenizer than the one {run_dir} was trained with")
+        raise UsageError(
+            f"{state['tok_dir']} holds another tokenizer than the one {run_dir} was trained with"
+        )
     model = GPT(from_dict(GPTConfig, state["gpt_config"]), dtype).to(device)
     model.init_weights(0)
     load_weights(folder, model)

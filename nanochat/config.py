@@ -53,7 +53,9 @@ class GPTConfig:
         if self.head_dim % 2:
             raise UsageError(f"head dimension {self.head_dim} is odd; rotary embeddings need an even one")
         if self.arch == "modern" and self.width < 24:
-            raise UsageError(f"width {self.width}: the modern architecture's gates read 24 features; use more")
+            raise UsageError(
+                f"width {self.width}: the modern architecture's gates read 24 features; use more"
+            )
         if not self.window_pattern or set(self.window_pattern) - {"S", "L"}:
             raise UsageError(f"window_pattern {self.window_pattern!r}: use the letters S and L, like SSSL")
 

@@ -1,8 +1,8 @@
 """Ranks: who am I, how many are we, and the five things we say to each other.
 
-What it is: device choice, process group (gloo on CPU, nccl on
-GPUs), and collectives that are the identity at world size 1, so that callers never branch. What it
-is not: gradient synchronisation (the optimizers do that on their own shards: `muon.py`, `adamw.py`).
+What it is: device choice, process group (gloo on CPU, nccl on GPUs), and collectives that are the identity at
+world size 1, so that callers never branch. What it is not: rank variables (`common.launched`) or gradient
+synchronisation (the optimizers do that on their own shards: `muon.py`, `adamw.py`).
 Run: `torchrun --nproc_per_node=2 -m scripts.base_train --preset tiny`.
 """
 
@@ -18,6 +18,9 @@ from torch import Tensor
 
 from nanochat.common import launched
 
+# torch 2.13 gave them these names and warns about the old ones
+_all_gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
+_reduce_scatter = getattr(dist, "reduce_scatter_single", None) or dist.reduce_scatter_tensor
 TIMEOUT = datetime.timedelta(minutes=10)  # a lost rank must not hold the others' node for half an hour
 
 
@@ -64,13 +67,13 @@ class World:
             dist.all_reduce(rows)
             return rows.chunk(self.size)[self.rank]
         mine = torch.empty_like(rows.chunk(self.size)[0])
-        dist.reduce_scatter_tensor(mine, rows.contiguous())
+        _reduce_scatter(mine, rows.contiguous())
         return mine
 
     def gather(self, mine: Tensor, out: Tensor) -> None:
         """Each rank's (n, ...) -> `out` (n * size, ...) on every rank."""
         if self.size > 1:
-            dist.all_gather_into_tensor(out, mine.contiguous())
+            _all_gather(out, mine.contiguous())
 
 
 def pick_device(name: str, local_rank: int = 0) -> torch.device:

@@ -19,6 +19,7 @@ from nanochat.common import base_dir, resolve, write_json
 from nanochat.config import BaseEval, Common
 from nanochat.distributed import World
 from nanochat.engine import Engine
+from nanochat.execution import calculate
 from nanochat.gpt import GPT
 from nanochat.loss_eval import document_bpb, evaluate_loss
 from nanochat.probe import pick_dtype, pick_threads
@@ -28,7 +29,7 @@ BASE_PROMPTS = (
     "Once upon a time", "The capital of France is", "The chemical symbol of gold is",
     "If 5 * x + 3 = 13, then x is",
 )  # fmt: skip
-CHAT_PROMPTS = ("Who are you?", "What is 12 plus 30?", "Tell me a short story.")
+CHAT_PROMPTS = ("Who are you?", "What is 12 plus 30?", "How do you spell garden?")
 SAMPLE_TOKENS = 48
 
 
@@ -59,6 +60,16 @@ def source_loss(
     return evaluate_loss(model, itertools.islice(batches, steps), token_bytes, world)
 
 
+def refuse_uncountable(source: dataloader.Source, tokenizer: Tokenizer, context: int) -> None:
+    """ValueError before the first step, rather than behind the last, if validation has nothing to count."""
+    sizes = torch.from_numpy(tokenizer.token_bytes)
+    with contextlib.closing(dataloader.batches(source, rows=1, context=context, epochs=1)) as rows:
+        if not any(sizes[row.targets[row.targets >= 0]].any() for row in rows):
+            raise ValueError(
+                "the validation data has no text that counts; give it more documents or conversations"
+            )
+
+
 def shard_loss(config: BaseEval, world: World, model: GPT, tokenizer: Tokenizer) -> dict[str, float]:
     """Loss on the shards of `config.split`, or on its first `config.documents` documents."""
     manifest = dataset.load_manifest(resolve(base_dir(config.base_dir), config.data_dir), verify=False)
@@ -74,7 +85,7 @@ def samples(
     model: GPT, tokenizer: Tokenizer, chat: bool, prompts: Sequence[str] | None = None
 ) -> list[dict[str, str]]:
     """Greedy continuations of (or replies to) a few prompts, for the log and the report."""
-    engine = Engine(model, tokenizer)
+    engine = Engine(model, tokenizer, tool=calculate)
     prompts = prompts or (CHAT_PROMPTS if chat else BASE_PROMPTS)
     if chat:
         ids = [

@@ -147,9 +147,7 @@ class GPT(nn.Module):
         self.lm_head = None if config.tie_embeddings else Linear(config.width, rows)
         if config.arch == "modern":
             kv_width = config.kv_heads * config.head_dim
-            self.value_embeds = nn.ModuleDict(
-                {str(i): _table(rows, kv_width) for i in config.value_layers}
-            )
+            self.value_embeds = nn.ModuleDict({str(i): _table(rows, kv_width) for i in config.value_layers})
             self.residual_lambdas = nn.Parameter(torch.empty(config.depth))
             self.input_lambdas = nn.Parameter(torch.empty(config.depth))
             self.smear_gate = Linear(SMEAR_CHANNELS, 1)
@@ -236,11 +234,12 @@ class GPT(nn.Module):
             return norm(x)
         x = first = self._smear(x, cache)
         midway = x
+        halfway = min(self.config.depth // 2, self.config.depth - 2)  # the last output would only be rescaled
         for i, block in enumerate(self.blocks):
             x = self.residual_lambdas[i].to(x.dtype) * x + self.input_lambdas[i].to(x.dtype) * first
             ve = self.value_embeds[str(i)](idx).to(x.dtype) if str(i) in self.value_embeds else None
             x = block(x, rotary, ve, cache)
-            if i == self.config.depth // 2:
+            if i == halfway:
                 midway = x
         return norm(x - self.backout_lambda.to(x.dtype) * midway)
 

@@ -19,6 +19,10 @@ from nanochat.gpt import GPT
 from nanochat.muon import Muon
 from nanochat.schedule import Schedule, batch_lr_scale
 
+# Before the first update every block is the identity, and these only rescale what is normed next. Their
+# gradients are then rounding errors, which AdamW would blow up to whole steps, others on each machine.
+RESCALERS = ("residual_lambdas", "input_lambdas", "backout_lambda")
+
 
 @dataclass(frozen=True)
 class Optimizers:
@@ -31,10 +35,17 @@ class Optimizers:
     def step(self, step: int) -> float:
         """Apply update number `step` (from 0); returns the learning-rate multiplier that it used."""
         multiplier = self.schedule.at(step)
+        if step == 0:
+            self._drop_rescalers()
         self.adamw.step(multiplier)
         if self.muon is not None:
             self.muon.step(multiplier, self.schedule.momentum(step), self.schedule.decay(step))
         return multiplier
+
+    def _drop_rescalers(self) -> None:
+        for group in self.adamw.groups:
+            for name in group.parameters.keys() & set(RESCALERS):
+                group.parameters[name].grad = None
 
     def slices(self) -> dict[str, tuple[Tensor, int, int]]:
         """The state of this rank: {key: (tensor, first row, rows in all)}."""

@@ -2,8 +2,8 @@
 
 What it is: `plan(config)` -> the commands of a recipe, in order, each of them idempotent (a finished
 stage says so and ends, a stopped one resumes; an exam that the model has sat is not sat again); `execute`
-runs them one after another, keeps `runs/RUN/ledger.json`, and stops where one stops. It loads no torch. What it is not: Slurm jobs (those
-are made from the same stages elsewhere). Run: `python -m scripts.pipeline --preset laptop --dry-run`.
+runs them one after another, keeps `runs/RUN/ledger.json`, and stops where one stops. It loads no torch.
+What it is not: Slurm jobs. Run: `python -m scripts.pipeline --preset laptop --dry-run`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,15 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from nanochat.common import EXIT_DONE, base_dir, has_fast_bfloat16, peak_rss_mib, read_json, write_json
+from nanochat.common import (
+    EXIT_DONE,
+    EXIT_STOPPED,
+    base_dir,
+    has_fast_bfloat16,
+    peak_rss_mib,
+    read_json,
+    write_json,
+)
 from nanochat.config import Pipeline
 
 
@@ -26,7 +34,7 @@ from nanochat.config import Pipeline
 class Step:
     """One command: `python -m scripts.SCRIPT --preset ... ARGS`; `ranks` > 1 starts it under torchrun.
 
-    A stage (`base`, ...) leaves its marker in its run folder; an exam leaves `evals/RESULT.json` in that of `stage`.
+    A stage (`base`, ...) leaves its marker in its run folder, an exam `evals/RESULT.json` in the stage's.
     """
 
     name: str
@@ -42,13 +50,19 @@ class Step:
             shared += [flag, value] if value else []
         program = [sys.executable, "-m", f"scripts.{self.script}", *shared, *self.args]
         if self.ranks > 1:
-            launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={self.ranks}"]
+            launcher = [
+                sys.executable,
+                "-m",
+                "torch.distributed.run",
+                "--standalone",
+                f"--nproc_per_node={self.ranks}",
+            ]
             program = [*launcher, *program[1:]]
         return program
 
 
 def plan(config: Pipeline) -> list[Step]:
-    """The steps of a recipe. Recipes on the embedded world examine each stage; the others evaluate bits per byte."""
+    """The steps of a recipe: exams after each stage on the embedded world, bits per byte on other data."""
     n = config.nproc
     fresh = ("--fresh",) if config.fresh else ()
     base = Step("base", "base_train", fresh, n, "base")
@@ -88,8 +102,12 @@ def describe(config: Pipeline) -> str:
     minutes = config.minutes_bfloat16 if fast else config.minutes_float32
     lines = [f"Recipe {config.recipe}, run {config.run or 'named after its depth'}, artifacts in {root}"]
     if minutes:
-        why = "this CPU multiplies bfloat16 in hardware" if fast else "float32: this CPU has no bfloat16 units"
-        lines.append(f"Estimate: {minutes:g} minutes on 2 cores ({why}); {config.disk_mib:,} MiB of disk; no download")
+        why = (
+            "this CPU multiplies bfloat16 in hardware" if fast else "float32: this CPU has no bfloat16 units"
+        )
+        lines.append(
+            f"Estimate: {minutes:g} minutes on 2 cores ({why}); {config.disk_mib:,} MiB of disk; no download"
+        )
     elif config.hardware:
         lines.append(f"Needs: {config.hardware}")
     lines += [f"{i:2d}. {step.name:<22} {shown(step, config)}" for i, step in enumerate(plan(config), 1)]
@@ -110,14 +128,14 @@ class Ledger:
         self.record: dict[str, Any] = read_json(path) if path.is_file() else fresh
 
     def add(self, step: Step, seconds: float, code: int) -> None:
-        entry = {"name": step.name, "args": step.args, "wall_s": round(seconds, 2), "rc": code}
+        entry = {"name": step.name, "args": list(step.args), "wall_s": round(seconds, 2), "rc": code}
         self.record["stages"].append({**entry, "peak_rss_mib": round(peak_rss_mib(), 1)})
         write_json(self.path, self.record)
 
     def has_done(self, step: Step) -> bool:
-        """Whether this very command has ended well."""
-        facts = (step.name, list(step.args), EXIT_DONE)
-        return facts in [(e["name"], list(e.get("args", [])), e["rc"]) for e in self.record["stages"]]
+        """Whether the last step of that name was this very command, and ended well."""
+        last = next((e for e in reversed(self.record["stages"]) if e["name"] == step.name), {})
+        return (last.get("args"), last.get("rc")) == (list(step.args), EXIT_DONE)
 
 
 def execute(config: Pipeline) -> int:
@@ -125,16 +143,17 @@ def execute(config: Pipeline) -> int:
     steps, root, run = plan(config), base_dir(config.base_dir), config.run or config.recipe
     ledger = Ledger(root / "runs" / run / "ledger.json", config.recipe)
     for number, step in enumerate(steps, 1):
-        print(f"\n[{number}/{len(steps)}] {step.name}: {shown(step, config)}", flush=True)
-        folder = root / f"{step.stage}_{run}"
-        if step.result and ledger.has_done(step) and _is_newer(folder / "evals" / f"{step.result}.json", folder / "DONE"):
-            print(f"[{number}/{len(steps)}] {step.name}: done before", flush=True)
+        what, folder = f"[{number}/{len(steps)}] {step.name}", root / f"{step.stage}_{run}"
+        exam = folder / "evals" / f"{step.result}.json"
+        if step.result and ledger.has_done(step) and _is_newer(exam, folder / "DONE"):
+            print(f"\n{what}: done before", flush=True)
             continue
+        print(f"\n{what}: {shown(step, config)}", flush=True)
         started = time.monotonic()
         code = _run(step, config, folder / "STOPPED")
         seconds = time.monotonic() - started
         ledger.add(step, seconds, code)
-        print(f"[{number}/{len(steps)}] {step.name}: exit {code} after {seconds:.1f} s", flush=True)
+        print(f"{what}: exit {code} after {seconds:.1f} s", flush=True)
         if code != EXIT_DONE:
             return code
     return EXIT_DONE
@@ -147,8 +166,9 @@ def _is_newer(path: Path, than: Path) -> bool:
 def _run(step: Step, config: Pipeline, marker: Path) -> int:
     """The exit code of a step: 75 if it was stopped, whatever its launcher made of that.
 
-    Ctrl-C reaches the child by itself, SIGTERM is passed on; the child saves and ends, then so do we. torchrun
-    gives 1 for a signal, and 0 if the ranks stopped by themselves: there the marker `STOPPED` is the answer.
+    Ctrl-C reaches the child by itself, SIGTERM is passed on; the child saves and ends, then so do we.
+    torchrun gives 1 for a signal, and 0 if the ranks stopped by themselves: there the marker `STOPPED` is the
+    answer.
     """
     signals: list[int] = []
     child: subprocess.Popen[bytes] | None = None
@@ -162,6 +182,8 @@ def _run(step: Step, config: Pipeline, marker: Path) -> int:
     before = {number: signal.signal(number, relay) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         child = subprocess.Popen(step.command(config), env={"OMP_WAIT_POLICY": "PASSIVE", **os.environ})
+        if signal.SIGTERM in signals:  # it came before there was a child
+            child.terminate()
         code = child.wait()
     finally:
         for number, handler in before.items():

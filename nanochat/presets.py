@@ -45,9 +45,15 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
         "ModelOptions": {"depth": 2, "head_dim": 32, "context": 128, "window_pattern": "L"},
         "Training": {
             "steps": 20, "device_batch_rows": 2, "total_batch_tokens": 256, "warmup_steps": 2,
-            "compile": False, "log_every_steps": 1, "eval_tokens": 1024, "eval_every_steps": 0, "save_every_steps": 0,
+            "compile": False, "log_every_steps": 1, "eval_tokens": 1024,
+            "eval_every_steps": 0, "save_every_steps": 0,
         },
         "Finetune": {"depth": 2},
+    },
+    # A few hundred steps of a small batch on any text: rates well above the batch law's (experiments/LOG.md).
+    "short": {
+        "Training": {"warmup_steps": 10, "save_every_steps": 0, "eval_every_steps": 0},
+        "BaseTrain": {"lr_scale": 6.0},
     },
     # A smaller model for plain conversation: tied embeddings, thinner MLP, few key/value heads, no soft cap.
     # A quarter of d20's 10 heads, rounded down, is 2: a ratio of 5.
@@ -62,10 +68,10 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
     # One node of eight GPUs with 80 GB each: hours (d20), two days (d32).
     "speedrun": {
         "ModelOptions": {"depth": 20}, "Training": {"device_batch_rows": 32}, "Finetune": {"depth": 20},
-        "Pipeline": {"recipe": "speedrun", "hardware": "8 GPUs of 80 GB"},
+        "Pipeline": {"recipe": "speedrun", "run": "d20", "hardware": "8 GPUs of 80 GB"},
     },
     "run1000": {
         "ModelOptions": {"depth": 32}, "Training": {"device_batch_rows": 8}, "Finetune": {"depth": 32},
-        "Pipeline": {"recipe": "run1000", "hardware": "8 GPUs of 80 GB"},
+        "Pipeline": {"recipe": "run1000", "run": "d32", "hardware": "8 GPUs of 80 GB"},
     },
 }  # fmt: skip

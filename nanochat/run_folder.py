@@ -23,8 +23,9 @@ from nanochat.configurator import to_dict
 MARKERS = ("DONE", "STOPPED", "FAULT")
 # options that do not change what is trained: a rerun may change them
 FREE = {
-    "run", "base_dir", "data_dir", "tok_dir", "device", "threads", "compile", "device_batch_rows", "keep_last", "fresh",
-    "stop_at_step", "max_minutes", "log_every_steps", "save_every_steps", "eval_every_steps", "sample_every_steps",
+    "run", "base_dir", "data_dir", "tok_dir", "device", "threads", "compile", "device_batch_rows",
+    "keep_last", "fresh", "stop_at_step", "max_minutes", "log_every_steps", "save_every_steps",
+    "eval_every_steps", "sample_every_steps",
 }  # fmt: skip
 SAME_SIGNAL_S = 2.0  # torchrun repeats a Ctrl-C that its ranks have had from the terminal, too
 
@@ -76,7 +77,9 @@ class RunFolder:
     def prepare(self, config: Training) -> None:
         """Make the folder, or check that what it holds was trained with this config. Rank 0 only."""
         if config.fresh and self.path.exists():
-            aside = self.path.with_name(f"{self.path.name}.old.{time.strftime('%Y%m%d-%H%M%S')}.{os.getpid()}")
+            aside = self.path.with_name(
+                f"{self.path.name}.old.{time.strftime('%Y%m%d-%H%M%S')}.{os.getpid()}"
+            )
             self.path.rename(aside)
             print0(f"--fresh: the old run is kept in {aside}")
         record = self.path / "config.json"

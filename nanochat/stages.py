@@ -37,7 +37,7 @@ def base(config: BaseTrain, world: World) -> Stage:
     """Pretraining from random weights on the documents of `data_dir`."""
     root = base_dir(config.base_dir)
     tokenizer = Tokenizer.load(resolve(root, config.tok_dir))
-    data = dataset.load_manifest(resolve(root, config.data_dir))
+    data = dataset.load_manifest(resolve(root, config.data_dir), verify=world.is_main)
     architecture = config.gpt_config(tokenizer.vocab_size)
     model = _new_model(architecture, config, world)
     scaling = model.count_parameters()["scaling"]
@@ -64,6 +64,8 @@ def finetune(
         raise UsageError(f"{name} starts from {config.source}, which has no checkpoint; train it first")
     state = read_json(source / "state.json")
     tokenizer = Tokenizer.load(resolve(root, config.tok_dir))
+    if tokenizer.hash != state["identity"]["tokenizer"]:
+        raise UsageError(f"--tok-dir {config.tok_dir} holds another tokenizer than {source} was trained with")
     model = _new_model(from_dict(GPTConfig, state["gpt_config"]), config, world)
     if not config.from_scratch:
         checkpoint_manager.load_weights(source, model)
@@ -76,8 +78,8 @@ def finetune(
     horizon = config.tokens or int(config.epochs * dataloader.epoch_rows(train, context) * context)
     steps = config.steps or horizon // batch
     return _assemble(
-        name, config, world, model, tokenizer, root, train=train, val=val, steps=max(1, steps), batch=batch, decay=0.0,
-        source=None if config.from_scratch else source,
+        name, config, world, model, tokenizer, root, train=train, val=val,
+        steps=max(1, steps), batch=batch, decay=0.0, source=None if config.from_scratch else source,
         identity={"data": data_hash, "source": sha256_file(source / "manifest.json")},
     )  # fmt: skip
 
@@ -94,8 +96,9 @@ def _new_model(architecture: GPTConfig, config: Training, world: World) -> GPT:
     model = model.to_empty(device=world.device).init_weights(config.seed)
     counts = model.count_parameters()
     print0(
-        f"model: {architecture.arch} d{architecture.depth}, width {architecture.width}, {counts['total']:,} parameters "
-        f"({counts['matrix']:,} in matrices); {str(dtype).removeprefix('torch.')} ({why}), "
+        f"model: {architecture.arch} d{architecture.depth}, width {architecture.width}, "
+        f"{counts['total']:,} parameters ({counts['matrix']:,} in matrices); "
+        f"{str(dtype).removeprefix('torch.')} ({why}), "
         f"{world.device.type}, {torch.get_num_threads()} threads, {world.size} rank(s)"
     )
     return model
@@ -107,6 +110,7 @@ def _assemble(  # noqa: PLR0913  one call a stage, all by name
     source: Path | None, identity: dict[str, Any],
 ) -> Stage:  # fmt: skip
     context = model.config.context
+    evaluation.refuse_uncountable(val, tokenizer, context)
     accumulation = config.accumulation(batch, context, world.size)
     curve = schedule.Schedule(
         steps, min(config.warmup_steps, steps // 4), config.warmdown_ratio, config.final_lr_ratio
@@ -116,7 +120,9 @@ def _assemble(  # noqa: PLR0913  one call a stage, all by name
     if source is not None:
         missing = checkpoint_manager.load_optimizers(source, tuned)
         if missing:
-            print0(f"{len(missing)} tensors of optimizer state start at zero: {source} has another optimizer's")
+            print0(
+                f"{len(missing)} tensors of optimizer state start at zero: {source} has another optimizer's"
+            )
 
     def batches(state: dict[str, Any] | None) -> Generator[Batch, None, None]:
         return dataloader.batches(
@@ -133,13 +139,18 @@ def _assemble(  # noqa: PLR0913  one call a stage, all by name
         return evaluation.samples(model, tokenizer, chat=name != "base")
 
     print0(
-        f"{name}: {steps} steps of {batch:,} tokens ({accumulation} x {config.device_batch_rows} rows of {context})"
+        f"{name}: {steps} steps of {batch:,} tokens "
+        f"({accumulation} x {config.device_batch_rows} rows of {context})"
     )
     return Stage(
-        name=name, options=config, model=model, loss_sum=_compiled(model, config), optimizers=tuned, batches=batches,
-        accumulation=accumulation, steps=steps, batch_tokens=batch, validate=validate, sample=sample,
+        name=name, options=config, model=model, loss_sum=_compiled(model, config), optimizers=tuned,
+        batches=batches, accumulation=accumulation, steps=steps, batch_tokens=batch,
+        validate=validate, sample=sample,
         identity={"tokenizer": tokenizer.hash, "gpt_config": vars(model.config), **identity},
-        facts={"batch_tokens": batch, "tok_dir": str(resolve(root, config.tok_dir)), "run": config.run_name},
+        facts={
+            "batch_tokens": batch, "tok_dir": config.tok_dir, "run": config.run_name,
+            "threads": torch.get_num_threads(),
+        },
     )  # fmt: skip
 
 
@@ -158,8 +169,10 @@ class Subset(Sequence[dict[str, Any]]):
 
 def _split(items: Sequence[dict[str, Any]], seed: int) -> tuple[Subset, Subset]:
     """(training, validation) items: a tenth, at most VAL_ITEMS, drawn by seed, validates."""
+    if len(items) < 2:
+        raise UsageError("the mixture has 1 item; it needs 2 or more, since a tenth of them validates")
     order = random.Random(seed).sample(range(len(items)), len(items))
-    held_out = min(VAL_ITEMS, len(items) // 10)
+    held_out = max(1, min(VAL_ITEMS, len(items) // 10))
     return Subset(items, order[held_out:]), Subset(items, order[:held_out])
 
 

@@ -114,9 +114,13 @@ class Trainer:
 
     def _where(self) -> str:
         """Where the last batch ended and the next one starts."""
-        return "at " + ", ".join(f"{k} {(self.data_state or {}).get(k, 0)}" for k in ("epoch", "window", "row"))
+        return "at " + ", ".join(
+            f"{k} {(self.data_state or {}).get(k, 0)}" for k in ("epoch", "window", "row")
+        )
 
-    def _log(self, loss: float, gradient_norm: float, multiplier: float, targets: int, seconds: float) -> None:
+    def _log(
+        self, loss: float, gradient_norm: float, multiplier: float, targets: int, seconds: float
+    ) -> None:
         tokens_per_s = self.stage.batch_tokens / seconds
         self.metrics.log(
             self.step, loss=loss, gradient_norm=gradient_norm, lr_scale=multiplier, targets=targets,
@@ -162,7 +166,9 @@ class Trainer:
         }  # fmt: skip
         stage = self.stage
         try:
-            checkpoint_manager.save(self.folder.path, self.step, stage.model, stage.optimizers, state, self.world)
+            checkpoint_manager.save(
+                self.folder.path, self.step, stage.model, stage.optimizers, state, self.world
+            )
         except FloatingPointError as error:
             raise NotFinite(f"{error} (its batch ends {self._where()}); {REMEDY}") from error
         self.saved_step = self.step
@@ -178,12 +184,18 @@ class Trainer:
         state = read_json(Path(folder) / "state.json")
         if state["identity"] != self.stage.identity:
             odd = [k for k, v in self.stage.identity.items() if state["identity"].get(k) != v]
-            raise UsageError(f"{self.folder.path} was trained with another {' and '.join(odd)}; use --run or --fresh")
+            raise UsageError(
+                f"{self.folder.path} was trained with another {' and '.join(odd)}; use --run or --fresh"
+            )
         checkpoint_manager.load_weights(Path(folder), self.stage.model)
         if missing := checkpoint_manager.load_optimizers(Path(folder), self.stage.optimizers):
-            raise UsageError(f"{folder} lacks optimizer state ({', '.join(sorted(missing)[:3])}); use --fresh")
+            raise UsageError(
+                f"{folder} lacks optimizer state ({', '.join(sorted(missing)[:3])}); use --fresh"
+            )
         self.step = self.saved_step = state["step"]
         self.data_state, self.best, self.last_scores = state["data"], state["best"], state["scores"]
+        if self.options.threads is None:  # another number would round differently
+            torch.set_num_threads(state["threads"])
         print0(f"resumed at step {self.step} of {self.stage.steps} from {folder}")
 
     def _newest(self) -> str | None:
@@ -197,7 +209,12 @@ class Trainer:
             self._validate()
             self._sample()
         self._save()
-        facts = {"step": self.step, "steps": self.stage.steps, "scores": self.last_scores, "data": self.data_state}
+        facts = {
+            "step": self.step,
+            "steps": self.stage.steps,
+            "scores": self.last_scores,
+            "data": self.data_state,
+        }
         if self.world.is_main:
             self.folder.mark("DONE" if done else "STOPPED", facts)
         self.world.barrier()  # a rank that leaves early makes its launcher end the others

@@ -18,11 +18,13 @@ def main(argv: list[str]) -> int:
     if folder is None:
         return EXIT_DONE
 
-    from nanochat import stages
-    from nanochat.runner import train
     from tasks.common import load_mixture
 
     items, data_hash = load_mixture(resolve(base_dir(config.base_dir), config.data_dir), config.mixture)
+
+    from nanochat import stages
+    from nanochat.runner import train
+
     return train(folder, config, lambda world: stages.finetune("sft", config, world, items, data_hash))
 
 

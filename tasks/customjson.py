@@ -36,9 +36,9 @@ class CustomJSON(Sequence[dict[str, Any]]):
         try:
             item = json.loads(row) if isinstance(row, bytes) else row
         except ValueError as error:
-            raise UsageError(f"{self.path}, line {index + 1}: not JSON ({error})") from error
+            raise UsageError(f"{self.path}, record {index + 1}: not JSON ({error})") from error
         if not isinstance(item, dict) or not ("messages" in item or "text" in item):
-            raise UsageError(f"{self.path}, row {index + 1}: needs `messages` or `text`")
+            raise UsageError(f"{self.path}, record {index + 1}: needs `messages` or `text`")
         return item
 
     def _lines(self) -> list[Any]:

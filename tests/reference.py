@@ -85,7 +85,7 @@ def logits(model: GPT, ids: Tensor) -> Tensor:
             x = w["residual_lambdas"][layer] * x + w["input_lambdas"][layer] * first
         x = x + _attention_layer(model, w, layer, _norm(x), ids)
         x = x + _mlp(model, w, layer, _norm(x))
-        halfway = x if layer == config.depth // 2 else halfway
+        halfway = x if layer == min(config.depth // 2, config.depth - 2) else halfway
     if modern:
         x = x - w["backout_lambda"] * halfway
     z = _norm(x) @ w["embed.weight" if config.tie_embeddings else "lm_head.weight"][: config.vocab_size].T

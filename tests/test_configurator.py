@@ -15,9 +15,9 @@ import pytest
 from nanochat import config
 from nanochat.common import UsageError
 from nanochat.config import BaseTrain, ChatSFT, MidTrain, Rooted
+from nanochat.configurator import from_dict, parse, parse_traced, to_dict
 from nanochat.options import opt
 from nanochat.presets import PRESETS
-from nanochat.configurator import from_dict, parse, parse_traced, to_dict
 
 
 @dataclass(frozen=True)

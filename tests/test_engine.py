@@ -210,7 +210,9 @@ class Scripted(nn.Module):
 
     def __init__(self, script: list[int]) -> None:
         super().__init__()
-        self.config = GPTConfig(vocab_size=265, depth=1, width=8, arch="classic", heads=1, kv_heads=1, context=64)
+        self.config = GPTConfig(
+            vocab_size=265, depth=1, width=8, arch="classic", heads=1, kv_heads=1, context=64
+        )
         self.compute_dtype = torch.float32
         self.script = nn.Parameter(torch.tensor([*script[1:], *[0] * 64]).float(), requires_grad=False)
         self.calls = 0

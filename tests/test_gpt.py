@@ -41,6 +41,7 @@ OPTIONS = {
     "no-softcap": {"softcap": 0.0},
     "rope-base": {"rope_base": 500.0},
     "depth-1": {"depth": 1},
+    "depth-2": {"depth": 2},
     "conversation": {
         "tie_embeddings": True,
         "mlp_ratio": 3.0,

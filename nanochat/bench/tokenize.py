@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import rustbpe
 import tiktoken
 
+import rustbpe
 from nanochat.bench import Row, measure, row
 from nanochat.common import base_dir, resolve
 from nanochat.config import Bench
