@@ -134,7 +134,9 @@ class Ledger:
 
     def has_done(self, step: Step) -> bool:
         """Whether the last step of that name was this very command, and ended well."""
-        last = next((e for e in reversed(self.record["stages"]) if e["name"] == step.name), {})
+        last: dict[str, Any] = next(
+            (e for e in reversed(self.record["stages"]) if e["name"] == step.name), {}
+        )
         return (last.get("args"), last.get("rc")) == (list(step.args), EXIT_DONE)
 
 
