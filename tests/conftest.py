@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import shutil
+import signal
 from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any
@@ -54,6 +55,8 @@ TOOLS: dict[str, tuple[Callable[[], bool], str]] = {
 def pytest_configure(config: pytest.Config) -> None:
     """Tests run on one thread, their subprocesses too; torch reads this when it is first imported."""
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+    # A job in the background of a script starts with Ctrl-C ignored, and so would every test's subprocess.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     unknown = REQUIRED - TOOLS.keys() - {"net"}
     if unknown:
         raise pytest.UsageError(
