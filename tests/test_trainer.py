@@ -87,7 +87,7 @@ def test_a_finished_run_does_nothing(world: Path, straight: Path, capsys: pytest
 def test_resumes_to_the_same_bits(
     world: Path, base: Path, straight: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Stopped by a time limit, a signal inside an accumulation and an option, and killed behind the last save."""
+    """Stopped by a time limit, a signal inside an accumulation and an option; killed after the last save."""
     folder = base / "base_tiny"
     assert train("base", world, base, "--max-minutes", "0") == EXIT_STOPPED
     assert [p.name for p in (folder / "checkpoints").iterdir()] == ["step_0000000"]
@@ -114,7 +114,7 @@ def test_other_rows_a_device_see_the_same_tokens(world: Path, base: Path, straig
 def test_a_nan_stops_the_run_and_the_last_checkpoint_stays(
     world: Path, base: Path, straight: Path, what: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The weights break in step 4, which is saved; the others in step 5. A rerun goes on from what is kept."""
+    """The weights break in step 4, which is saved, the others in step 5. A rerun resumes what is kept."""
     monkeypatch.setattr(GPT, "loss_sum", GPT.loss_sum)
     step, folder = (4 if what == "weights" else 5), base / "base_tiny"
     toy.arm(f"nan:{2 * step - 1}:{what}:0")
