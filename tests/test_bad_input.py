@@ -258,12 +258,12 @@ def test_conversations_that_cannot_be_trained_on_are_refused_by_name(
     empty = {"messages": [question, {"role": "assistant", "content": ""}]}
     items = [*good, *[long] * 10, *[{"messages": m} for m in odd * 10], *[empty] * 10]
     (world / "data" / "sft.jsonl").write_text("\n".join(map(json.dumps, items)), encoding="utf-8")
-    assert train("sft", world, trained, "--source", "base", "--steps", "10") == EXIT_DONE
+    assert train("sft", world, trained, "--source", "base", "--steps", "6") == EXIT_DONE
     counters = read_json(trained / "sft_tiny" / "DONE")["data"]["counters"]
     assert counters["refused"] > 30 and counters["truncated"] > 5 and counters["cropped"] > 5 * 99
     assert re.search(r"item \d+ is refused: .*(further ones are only counted)", capsys.readouterr().out)
     losses = toy.losses(trained / "sft_tiny")
-    assert len(losses) == 10 and all(0 < loss < 10 for loss in losses)
+    assert len(losses) == 6 and all(0 < loss < 10 for loss in losses)
 
 
 def test_validation_data_that_does_not_count_is_refused_before_the_first_step(
@@ -289,11 +289,11 @@ def test_a_shard_that_goes_away_in_mid_run(world: Path, base: Path) -> None:
     shard = world / "data" / "shard_00000.parquet"
     content = shard.read_bytes()
     toy.strike(5, lambda model, loss: shard.unlink())
-    refused(EXIT_USAGE, r"shard_00000\.parquet is missing", "base", world, base, "--steps", "20")
+    refused(EXIT_USAGE, r"shard_00000\.parquet is missing", "base", world, base, "--steps", "12")
     steps = ckpt.list_steps(base / "base_tiny")
     assert steps and ckpt.newest(base / "base_tiny") == ckpt.step_folder(base / "base_tiny", steps[-1])
     shard.write_bytes(content)
-    assert train("base", world, base, "--steps", "20") == EXIT_DONE
+    assert train("base", world, base, "--steps", "12") == EXIT_DONE
 
 
 @pytest.mark.usefixtures("faults")
