@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 QK_SCALE = 1.2  # sharper attention after QK-norm; modern only
 GATE_CHANNELS = 12  # features that drive a value-embedding gate
 SMEAR_CHANNELS = 24  # features that drive the smear gate
+TIED_STD = 0.004  # small: a token predicts itself by |e|^2; not too small for RMSNorm's epsilon (1e-6)
 VOCAB_MULTIPLE = 64  # rows of embeddings and head are padded to it, so that ranks can share them evenly
 
 
@@ -171,7 +172,7 @@ class GPT(nn.Module):
         return self
 
     def _init_classic(self, rng: torch.Generator) -> None:
-        self.embed.weight.normal_(0, 0.02 if self.config.tie_embeddings else 1, generator=rng)
+        self.embed.weight.normal_(0, TIED_STD if self.config.tie_embeddings else 1, generator=rng)
         for module in self.blocks.modules():
             if isinstance(module, Linear):
                 n_out, n_in = module.weight.shape
@@ -182,7 +183,7 @@ class GPT(nn.Module):
 
     def _init_modern(self, rng: torch.Generator) -> None:
         bound = math.sqrt(3 / self.config.width)  # uniform with standard deviation 1/sqrt(width)
-        self.embed.weight.normal_(0, 0.02 if self.config.tie_embeddings else 0.8, generator=rng)
+        self.embed.weight.normal_(0, TIED_STD if self.config.tie_embeddings else 0.8, generator=rng)
         for block in self.blocks:
             assert isinstance(block, Block)
             for layer in (block.attn.q, block.attn.k, block.attn.v):

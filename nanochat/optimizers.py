@@ -70,8 +70,10 @@ def build(
     batch = batch_lr_scale(batch_tokens) * options.lr_scale
     width = (model.config.width / 768) ** -0.5 * batch
     scalars = roles.get("scalar", {})
+    # A tied embedding is also the head: steps of an embedding's size would throw its logits about.
+    embedding_lr = options.embedding_lr if "head" in roles else options.head_lr
     groups = [
-        AdamGroup(roles["embedding"], options.embedding_lr * width, (0.8, 0.995), 0.001),
+        AdamGroup(roles["embedding"], embedding_lr * width, (0.8, 0.995), 0.001),
         AdamGroup(roles.get("head", {}), options.head_lr * width, (0.8, 0.96), 0.01),
         AdamGroup(roles.get("value", {}), 0.5 * options.embedding_lr * width, (0.8, 0.995), 0.01),
         AdamGroup(_named(scalars, "residual_lambdas"), 0.01 * options.scalar_lr * batch, (0.8, 0.95), 0.05),
