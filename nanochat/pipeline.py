@@ -48,17 +48,12 @@ class Step:
         shared = ["--preset", config.recipe]
         for flag, value in (("--run", config.run), ("--base-dir", config.base_dir)):
             shared += [flag, value] if value else []
-        program = [sys.executable, "-m", f"scripts.{self.script}", *shared, *self.args]
-        if self.ranks > 1:
-            launcher = [
-                sys.executable,
-                "-m",
-                "torch.distributed.run",
-                "--standalone",
-                f"--nproc_per_node={self.ranks}",
-            ]
-            program = [*launcher, *program[1:]]
-        return program
+        program = [f"scripts.{self.script}", *shared, *self.args]
+        if self.ranks == 1:
+            return [sys.executable, "-m", *program]
+        # Without the -- torchrun would take our --run for a short form of its own --run-path.
+        launcher = ["torch.distributed.run", "--standalone", f"--nproc_per_node={self.ranks}", "-m", "--"]
+        return [sys.executable, "-m", *launcher, *program]
 
 
 def plan(config: Pipeline) -> list[Step]:

@@ -289,11 +289,11 @@ def test_a_shard_that_goes_away_in_mid_run(world: Path, base: Path) -> None:
     shard = world / "data" / "shard_00000.parquet"
     content = shard.read_bytes()
     toy.strike(5, lambda model, loss: shard.unlink())
-    refused(EXIT_USAGE, r"shard_00000\.parquet is missing", "base", world, base, "--steps", "12")
+    refused(EXIT_USAGE, r"shard_00000\.parquet is missing", "base", world, base, "--steps", "16")
     steps = ckpt.list_steps(base / "base_tiny")
     assert steps and ckpt.newest(base / "base_tiny") == ckpt.step_folder(base / "base_tiny", steps[-1])
     shard.write_bytes(content)
-    assert train("base", world, base, "--steps", "12") == EXIT_DONE
+    assert train("base", world, base, "--steps", "16") == EXIT_DONE
 
 
 @pytest.mark.usefixtures("faults")

@@ -51,7 +51,7 @@ def test_a_recipe_on_the_embedded_world_examines_every_stage() -> None:
 def test_training_on_several_ranks_goes_through_torchrun() -> None:
     config = Pipeline(recipe="speedrun", run="d20", nproc=8, fresh=True, base_dir="/big")
     commands = {step.name: " ".join(step.command(config)[1:]) for step in pipeline.plan(config)}
-    launcher = "-m torch.distributed.run --standalone --nproc_per_node=8 -m scripts.base_train"
+    launcher = "-m torch.distributed.run --standalone --nproc_per_node=8 -m -- scripts.base_train"
     assert commands["base"] == f"{launcher} --preset speedrun --run d20 --base-dir /big --fresh"
     assert commands["tokenizer"].startswith("-m scripts.tok_train") and "exams" not in " ".join(commands)
 
