@@ -177,7 +177,7 @@ def test_each_parameter_is_moved_once(options: dict[str, Any], optimizer: str) -
 
 @pytest.mark.parametrize(("width", "log_batch"), [(768, 19), (192, 17), (1280, 20)])
 def test_rates_are_the_recipes(width: int, log_batch: int) -> None:
-    """The table of July 2026; s follows the width, b the batch. Below the table's batches, gates follow it, too."""
+    """The table of July 2026: s follows the width, b the batch; below its batches the gates follow it, too."""
     s, b = math.sqrt(768 / width), math.sqrt(2**log_batch / 2**19)
     with torch.device("meta"):
         model = GPT(GPTConfig(vocab_size=64, depth=2, width=width, heads=4, kv_heads=4))
