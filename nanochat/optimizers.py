@@ -64,14 +64,12 @@ def build(
 ) -> Optimizers:
     """Optimizers of a model for steps of `batch_tokens`; `weight_decay` is that of the matrices.
 
-    Rates: nanochat's table of July 2026, scaled by the square roots of width and batch. The gates' rate was
-    tuned for large batches; left unscaled, it drowns runs of small ones in the noise of a few scalars.
+    Rates: nanochat's table of July 2026, scaled by the square roots of width and batch.
     """
     roles = model.roles()
     batch = batch_lr_scale(batch_tokens) * options.lr_scale
     width = (model.config.width / 768) ** -0.5 * batch
     scalars = roles.get("scalar", {})
-    gates = 0.2 * min(batch, options.lr_scale)
     # A tied embedding is also the head: steps of an embedding's size would throw its logits about.
     embedding_lr = options.embedding_lr if "head" in roles else options.head_lr
     groups = [
@@ -80,7 +78,7 @@ def build(
         AdamGroup(roles.get("value", {}), 0.5 * options.embedding_lr * width, (0.8, 0.995), 0.01),
         AdamGroup(_named(scalars, "residual_lambdas"), 0.01 * options.scalar_lr * batch, (0.8, 0.95), 0.05),
         AdamGroup(_named(scalars, "input_lambdas"), options.scalar_lr * batch, (0.96, 0.95)),
-        AdamGroup(_named(scalars, "smear", "backout", "blocks"), gates, (0.8, 0.95)),
+        AdamGroup(_named(scalars, "smear", "backout", "blocks"), 0.2 * options.lr_scale, (0.8, 0.95)),
     ]
     if options.optimizer == "adamw":
         groups.append(AdamGroup(roles["matrix"], options.matrix_lr * width, (0.9, 0.95), 0.01))

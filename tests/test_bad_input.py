@@ -283,6 +283,7 @@ def test_validation_data_that_does_not_count_is_refused_before_the_first_step(
 # ----------------------------------------------------------------------------- in mid-run
 
 
+@pytest.mark.slow  # the loader may be ahead of the fault on a busy machine
 @pytest.mark.usefixtures("faults")
 def test_a_shard_that_goes_away_in_mid_run(world: Path, base: Path) -> None:
     """The run stops at the step that needs it; put back, the rerun goes on from the last checkpoint."""

@@ -177,22 +177,20 @@ def test_each_parameter_is_moved_once(options: dict[str, Any], optimizer: str) -
 
 @pytest.mark.parametrize(("width", "log_batch"), [(768, 19), (192, 17), (1280, 20)])
 def test_rates_are_the_recipes(width: int, log_batch: int) -> None:
-    """The table of July 2026: s follows the width, b the batch; below its batches the gates follow it, too."""
+    """The table of July 2026; s follows the width, b the batch."""
     s, b = math.sqrt(768 / width), math.sqrt(2**log_batch / 2**19)
     with torch.device("meta"):
         model = GPT(GPTConfig(vocab_size=64, depth=2, width=width, heads=4, kv_heads=4))
     tuned = optimizers.build(model, BaseTrain(), ALONE, Schedule(10), 2**log_batch, 0.28)
-    gates = (0.2 * min(1, b), (0.8, 0.95), 0.0)
     table = {
         "lm_head.weight": (0.008 * s * b, (0.8, 0.96), 0.01),
         "embed.weight": (0.3 * s * b, (0.8, 0.995), 0.001),
         "value_embeds.1.weight": (0.15 * s * b, (0.8, 0.995), 0.01),
         "residual_lambdas": (0.005 * b, (0.8, 0.95), 0.05),
         "input_lambdas": (0.5 * b, (0.96, 0.95), 0.0),
-        "smear_lambda": gates,
-        "smear_gate.weight": gates,
-        "backout_lambda": gates,
-        "blocks.1.attn.gate.weight": gates,
+        "smear_lambda": (0.2, (0.8, 0.95), 0.0),
+        "smear_gate.weight": (0.2, (0.8, 0.95), 0.0),
+        "backout_lambda": (0.2, (0.8, 0.95), 0.0),
     }
     for name, (lr, betas, decay) in table.items():
         assert rates(tuned)[name] == (pytest.approx(lr), betas, decay), name
