@@ -84,7 +84,7 @@ def test_dry_run_prints_the_plan_and_makes_nothing(name: str, tmp_path: Path) ->
         f"scripts/{name}.sh", "--dry-run", NANOCHAT_BASE_DIR=str(tmp_path / "base"), HOME=str(tmp_path)
     )
     assert run.returncode == 0, run.stderr
-    steps = re.findall(r"-m scripts\.(\w+)", run.stdout)
+    steps = re.findall(r"-m (?:-- )?scripts\.(\w+)", run.stdout)
     assert [s for s in steps if s in ("tok_train", "base_train", "mid_train", "chat_sft", "report")] == [
         "tok_train", "base_train", "mid_train", "chat_sft", "report"]  # fmt: skip
     assert ("--nproc_per_node=8" in run.stdout) == (name != "local_cpu_train")
