@@ -1,10 +1,11 @@
 """Causal attention, whole or in a sliding window, with or without a cache: one function.
 
-What it is: the choice of kernel. Whole context: torch's fused SDPA. Window, no cache: FlexAttention
-on a GPU (skips the masked blocks), a block-local SDPA elsewhere, which computes 2*window scores a
-query instead of building a (T, T) mask (an explicit mask made SDPA 28 % slower on A100 in nanochat's
-PR 540). With a cache: SDPA under the cache's own mask. What it is not: projections, rotary tables or
-norms (`gpt.py`), or the cache (`engine.py`).
+What it is: the choice of kernel. On a GPU: torch's fused SDPA for the whole context, FlexAttention for
+a window (it skips the masked blocks; an explicit mask made SDPA 28 % slower on A100 in nanochat's PR
+540). On a CPU, training and windows: plain products in blocks of queries over the keys they see, which
+the compiler fuses with the softmax (torch's CPU flash kernel took 2.7 times as long in bfloat16, 1.6
+times in float32; experiments/LOG.md). With a cache: SDPA under the cache's own mask. What it is not:
+projections, rotary tables or norms (`gpt.py`), or the cache (`engine.py`).
 
 Legend: B batch, H query heads, KVH key/value heads, T time, S stored keys, D head dim, W window.
 Run: `pytest tests/test_gpt.py -k attention`.
@@ -15,6 +16,10 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+BLOCK = 128  # queries of a block: smaller ones save more masked products, larger ones multiply faster
+MAX_BLOCKS = 16  # the compiler sees each of them
+LONGEST = 4096  # beyond, the weights kept for the backward pass take more memory than the time is worth
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, window: int, mask: Tensor | None = None) -> Tensor:
@@ -27,29 +32,29 @@ def attend(q: Tensor, k: Tensor, v: Tensor, window: int, mask: Tensor | None = N
     if mask is not None:
         return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, enable_gqa=grouped)
     assert k.size(2) == q.size(2), "causal attention without a mask needs as many keys as queries"
-    if window >= q.size(2):
-        return F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=grouped)
-    if q.is_cuda:
+    is_windowed = window < q.size(2)
+    if q.is_cuda and is_windowed:
         return _flex_window(q, k, v, window)
-    return _block_window(q, k, v, window)
+    if q.device.type == "cpu" and (is_windowed or (q.requires_grad and BLOCK < q.size(2) <= LONGEST)):
+        return _in_blocks(q, k, v, window)
+    return F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=grouped)
 
 
-def _block_window(q: Tensor, k: Tensor, v: Tensor, window: int) -> Tensor:
-    """Windowed attention in blocks of W queries, each over its own and the previous block of keys."""
-    B, H, T, D = q.shape
-    blocks = -(-T // window)
-    pad = blocks * window - T
-    k, v = (x.repeat_interleave(H // x.size(1), dim=1) for x in (k, v))
-    q, k, v = (F.pad(x, (0, 0, 0, pad)).view(B, H, blocks, window, D) for x in (q, k, v))
-    k, v = (
-        torch.cat((F.pad(x, (0, 0, 0, 0, 1, 0))[:, :, :-1], x), dim=3) for x in (k, v)
-    )  # (B, H, n, 2W, D)
-    row = torch.arange(window, device=q.device)[:, None]
-    distance = row + window - torch.arange(2 * window, device=q.device)[None]  # query minus key position
-    mask = ((distance >= 0) & (distance < window)).expand(blocks, window, 2 * window).clone()
-    mask[0, :, :window] = False  # the block before the first does not exist
-    y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
-    return y.reshape(B, H, blocks * window, D)[:, :, :T]
+def _in_blocks(q: Tensor, k: Tensor, v: Tensor, window: int) -> Tensor:
+    """Each block of queries over the keys between its first query's window and its own end."""
+    T, D = q.shape[2:]
+    block = max(BLOCK, -(-T // MAX_BLOCKS))
+    k, v = (x.repeat_interleave(q.size(1) // x.size(1), dim=1) for x in (k, v))
+    position = torch.arange(T, device=q.device)
+    out = []
+    for start in range(0, T, block):
+        end, first = min(start + block, T), max(0, start - window + 1)
+        distance = position[start:end, None] - position[first:end]
+        scores = (q[:, :, start:end] @ k[:, :, first:end].mT).float() * D**-0.5
+        hidden = (distance < 0) | (distance >= window)
+        weights = scores.masked_fill(hidden, -torch.inf).softmax(-1)
+        out.append(weights.to(v.dtype) @ v[:, :, first:end])
+    return torch.cat(out, dim=2)
 
 
 def _flex_window(q: Tensor, k: Tensor, v: Tensor, window: int) -> Tensor:

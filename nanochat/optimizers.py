@@ -83,7 +83,7 @@ def build(
     if options.optimizer == "adamw":
         groups.append(AdamGroup(roles["matrix"], options.matrix_lr * width, (0.9, 0.95), 0.01))
         return Optimizers(None, AdamW(groups, world), schedule)
-    muon = Muon(roles["matrix"], world, options.matrix_lr * batch, weight_decay)
+    muon = Muon(roles["matrix"], world, options.matrix_lr * batch, weight_decay, model.compute_dtype)
     return Optimizers(muon, AdamW(groups, world), schedule)
 
 

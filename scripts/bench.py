@@ -1,7 +1,7 @@
 """Benchmarks: `python -m scripts.bench step|load|generate|tokenize [--json]`.
 
 One line a figure (a JSON object with --json). Peers run in the same process, alternating; a missing
-peer package is exit 1.
+peer package is exit 1. Figures of other machines (experiments/peers.json) follow on stderr.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import sys
 
+from nanochat.bench import stored
 from nanochat.common import EXIT_FAULT, UsageError, run_main
 from nanochat.config import Bench
 from nanochat.configurator import parse
@@ -24,6 +25,7 @@ def main(argv: list[str]) -> int:
     try:
         for row in importlib.import_module(f"nanochat.bench.{subject}").run(config):
             print(row.json() if config.json else row, flush=True)
+        print(*stored(subject), sep="\n", file=sys.stderr)
     except ImportError as error:
         print(f"a peer is missing: {error}; install the extra: pip install '.[bench]'", file=sys.stderr)
         return EXIT_FAULT

@@ -100,7 +100,6 @@ def check_collectives(world: World) -> None:
 
 
 @pytest.mark.dist
-@pytest.mark.slow
 def test_collectives_on_three_ranks() -> None:
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=3", __file__]
     env = {**os.environ, "PYTHONPATH": str(toy.ROOT), "OMP_NUM_THREADS": "1"}
@@ -110,7 +109,6 @@ def test_collectives_on_three_ranks() -> None:
 
 
 @pytest.mark.dist
-@pytest.mark.slow
 def test_a_stop_ends_all_ranks_with_0_and_the_marker_says_stopped(world: Path, base: Path) -> None:
     """Rank 1 is still there when rank 0 has left: with another code than 0 torchrun would kill it."""
     argv, log = toy.options("base", world, base, "--stop-at-step", "2"), base / "log"
@@ -126,7 +124,6 @@ def wait_for_step(folder: Path, step: int, child: subprocess.Popen[bytes]) -> No
 
 
 @pytest.mark.dist
-@pytest.mark.slow
 def test_signals_to_torchrun_stop_the_run_cleanly(world: Path, base: Path) -> None:
     """SIGTERM to torchrun alone, as Slurm may send it; Ctrl-C to its process group."""
     argv, log, folder = toy.options("base", world, base, "--steps", "40"), base / "log", base / "base_tiny"
@@ -146,7 +143,6 @@ def test_signals_to_torchrun_stop_the_run_cleanly(world: Path, base: Path) -> No
 
 
 @pytest.mark.dist
-@pytest.mark.slow
 @pytest.mark.parametrize("what", ["loss", "weights"])
 def test_a_nan_on_one_rank_stops_all_of_them(what: str, world: Path, base: Path) -> None:
     """In step 6, which is saved, on rank 1 only."""
@@ -159,7 +155,6 @@ def test_a_nan_on_one_rank_stops_all_of_them(what: str, world: Path, base: Path)
 
 
 @pytest.mark.dist
-@pytest.mark.slow
 def test_a_usage_fault_on_rank_0_ends_all_ranks(world: Path, base: Path) -> None:
     argv = toy.options("base", world, base, "--device-batch-rows", "3")
     assert toy.torchrun(2, "base", argv, base / "log").wait(300) == EXIT_FAULT

@@ -10,10 +10,13 @@ from __future__ import annotations
 import json
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
-from nanochat.common import git_state, hardware
+from nanochat.common import git_state, hardware, read_json
+
+PEERS = Path(__file__).resolve().parents[2] / "experiments" / "peers.json"
 
 
 @dataclass(frozen=True)
@@ -71,3 +74,10 @@ def row(
         spread=(max(seconds) - min(seconds)) / median, commit=commit,
         hardware=f"{facts['cpu']}, {facts['cores']} cores",
     )  # fmt: skip
+
+
+def stored(subject: str) -> Iterator[str]:
+    """Lines of what peers measured for `subject` on other machines: for orientation, never for a ratio."""
+    rows = read_json(PEERS).get(subject, []) if PEERS.exists() else []
+    for peer in rows if isinstance(rows, list) else []:
+        yield "stored: " + ", ".join(f"{key} {value}" for key, value in peer.items())
