@@ -27,7 +27,7 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
         },
         "BaseTrain": {"steps": 560, "warmup_steps": 20, "lr_scale": 4.0},
         "Finetune": {"depth": 4},
-        "MidTrain": {"steps": 350, "lr_scale": 3.0},
+        "MidTrain": {"steps": 400, "lr_scale": 3.0},
         "ChatSFT": {"steps": 110, "lr_scale": 1.0},
     },
     # The smallest model that takes every path of the code; for tests.

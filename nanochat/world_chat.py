@@ -10,20 +10,21 @@ import make_world; print(*conversations(make_world(1), 'sft', 1, 9))"`.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from typing import Any
 
 from nanochat.world_copy import spelled
 from nanochat.world_facts import Entity, Pair, Relation, World
-from nanochat.world_identity import Topic, identity, small_talk
+from nanochat.world_identity import Topic, identity, normalise, small_talk
 from nanochat.world_sums import Sum, draw_sum
 
 Message = dict[str, Any]
 Conversation = dict[str, list[Message]]
 
 # Shares of the exchanges. Copying numbers needs the most practice (measured: 20% of sums were too few).
-MIX: Mapping[str, float] = {"sum": 0.34, "world": 0.22, "identity": 0.28, "spelling": 0.08, "choice": 0.08}
+MIX: Mapping[str, float] = {"sum": 0.30, "world": 0.20, "identity": 0.34, "spelling": 0.08, "choice": 0.08}
 SEVERAL_TURNS = 0.12
+HURRIED_SHARE = 0.25  # of the questions about the assistant
 SMALL_TALK_SHARE = 0.1  # of the exchanges about the assistant
 
 PREFIXES = (
@@ -67,6 +68,18 @@ def decorate(rng: random.Random, question: str, *, name: str = "") -> str:
     return bare if name and bare.startswith(name) else bare[:1].lower() + bare[1:]
 
 
+def hurried(rng: random.Random, question: str, held_out: Set[str]) -> str:
+    """The question with, now and then, a word left out: no single word may decide what is meant.
+
+    Never one of `held_out` (normalised).
+    """
+    words = question.split()
+    if len(words) > 3 and rng.random() < HURRIED_SHARE:
+        words.pop(rng.randrange(len(words)))
+    shorter = " ".join(words)
+    return question if normalise(shorter) in held_out else shorter
+
+
 # ----------------------------------------------------------------------------- one exchange of each kind
 
 
@@ -91,12 +104,14 @@ def ask_world(rng: random.Random, pair: Pair) -> list[Message]:
     return exchange(decorate(rng, question, name=entity.name), answer)
 
 
-def ask_identity(rng: random.Random, topics: Sequence[Topic], chat: Sequence[Topic]) -> list[Message]:
+def ask_identity(
+    rng: random.Random, topics: Sequence[Topic], chat: Sequence[Topic], held_out: Set[str]
+) -> list[Message]:
     if rng.random() < SMALL_TALK_SHARE:
         topic = rng.choice(chat)
         return exchange(topic.ask(rng), topic.answer)
     topic = rng.choice(topics)
-    return exchange(decorate(rng, topic.ask(rng)), topic.answer)
+    return exchange(decorate(rng, hurried(rng, topic.ask(rng), held_out)), topic.answer)
 
 
 def ask_spelling(rng: random.Random, words: Sequence[str]) -> list[Message]:
@@ -157,10 +172,11 @@ def conversations(
         )
     rng = random.Random(f"conversations {world.seed} {split} {seed}")
     topics, chat = identity(world.seed), small_talk()
+    held_out = {normalise(p) for topic in topics for template in topic.exam for p in template}
     makers: dict[str, Callable[[], list[Message]]] = {
         "sum": lambda: ask_sum(rng, draw_sum(rng)),
         "world": lambda: ask_world(rng, rng.choice(world.asked_pairs)),
-        "identity": lambda: ask_identity(rng, topics, chat),
+        "identity": lambda: ask_identity(rng, topics, chat, held_out),
         "spelling": lambda: ask_spelling(rng, world.words),
         "choice": lambda: ask_choice(rng, rng.choice(world.asked_pairs)),
     }

@@ -16,6 +16,7 @@ import re
 from dataclasses import dataclass
 
 from nanochat.world_topics import SMALL_TALK, TOPICS
+from nanochat.world_topics_nature import NATURE
 
 EXAM_TEMPLATES = 5  # of each topic
 
@@ -49,7 +50,7 @@ def expand(template: str) -> tuple[str, ...]:
 def identity(seed: int) -> list[Topic]:
     """The topics of identity; of each, `EXAM_TEMPLATES` templates drawn by the seed are for the exam only."""
     rng = random.Random(f"identity {seed}")
-    return [_topic(block, rng, EXAM_TEMPLATES) for block in _blocks(TOPICS)]
+    return [_topic(block, rng, EXAM_TEMPLATES) for block in _blocks(TOPICS + NATURE)]
 
 
 def small_talk() -> list[Topic]:

@@ -25,7 +25,8 @@ def main(argv: list[str]) -> int:
     try:
         for row in importlib.import_module(f"nanochat.bench.{subject}").run(config):
             print(row.json() if config.json else row, flush=True)
-        print(*stored(subject), sep="\n", file=sys.stderr)
+        for line in stored(subject):
+            print(line, file=sys.stderr)
     except ImportError as error:
         print(f"a peer is missing: {error}; install the extra: pip install '.[bench]'", file=sys.stderr)
         return EXIT_FAULT

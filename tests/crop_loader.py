@@ -3,7 +3,8 @@
 Each row starts with a BOS; of a buffer of 1,000 documents the largest one that still fits is taken, and when
 none fits, the shortest is cropped to fill the row and its rest is thrown away. No padding, but on real text
 a third to a half of the tokens is never trained on. One window is a whole epoch, so it is for small data.
-How to use it: `batches(CropSource(shards, tokenizer, seed, context), context=context, ...)`.
+How to use it: `batches(CropSource(shards, tokenizer, seed, context), context=context, ...)`; to train on it as
+`scripts.base_train` would: `PYTHONPATH=. python tests/crop_loader.py --context 512 ...` (any of its flags).
 """
 
 from __future__ import annotations
@@ -13,10 +14,13 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
+from nanochat import stages
+from nanochat.common import run_main
 from nanochat.dataset import Shard
 from nanochat.packing import Piece
 from nanochat.sources import DocumentSource, Window, digest
 from nanochat.tokenizer import Tokenizer
+from scripts import base_train
 
 
 class CropSource:
@@ -72,3 +76,19 @@ def crop_rows(
             rows.append(np.concatenate(row))
             row, used = [], 0
     return ([*rows, np.concatenate(row)] if row else rows), cropped
+
+
+def main(argv: list[str]) -> int:
+    """Pretraining on cropped rows; validation is on whole documents, as always."""
+    context = int(argv[argv.index("--context") + 1])
+
+    def source(shards: Sequence[Shard], tokenizer: Tokenizer, seed: int) -> CropSource | DocumentSource:
+        stages.DocumentSource = DocumentSource  # type: ignore[misc]  # the first one asked for trains
+        return CropSource(shards, tokenizer, seed, context)
+
+    stages.DocumentSource = source  # type: ignore[misc,assignment]
+    return base_train.main(argv)
+
+
+if __name__ == "__main__":
+    run_main(main)

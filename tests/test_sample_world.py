@@ -178,6 +178,8 @@ def test_identity_exam_asks_in_templates_that_training_never_uses(
 ) -> None:
     topics = identity(world.seed)
     trained = {normalise(p) for topic in topics for phrasings in topic.trained for p in phrasings}
+    owners = Counter(q for t in topics for q in {normalise(p) for ps in t.trained + t.exam for p in ps})
+    assert max(owners.values()) == 1, owners.most_common(3)  # one phrasing, one answer
     examined = {normalise(item["phrasing"]) for item in exams["identity"]}
     templates = [t for topic in topics for t in topic.exam]
     assert len(trained) >= 300 and len(examined) >= 50 and len(templates) >= 50
