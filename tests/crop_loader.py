@@ -3,8 +3,8 @@
 Each row starts with a BOS; of a buffer of 1,000 documents the largest one that still fits is taken, and when
 none fits, the shortest is cropped to fill the row and its rest is thrown away. No padding, but on real text
 a third to a half of the tokens is never trained on. One window is a whole epoch, so it is for small data.
-How to use it: `batches(CropSource(shards, tokenizer, seed, context), context=context, ...)`. To train on it as
-`scripts.base_train` would: `PYTHONPATH=. python tests/crop_loader.py --context 512 ...` (any of its flags).
+How to use it: `batches(CropSource(shards, tokenizer, seed, context), context=context, ...)`. To train on it
+as `scripts.base_train` would: `PYTHONPATH=. python tests/crop_loader.py --context 512 ...` (its flags).
 """
 
 from __future__ import annotations
