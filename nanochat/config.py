@@ -319,6 +319,7 @@ class Bench(Places):
     repetitions: int = opt(7, "counted repetitions of each side", low=1)
     compile: bool = opt(True, "compile both sides")
     rows: int = opt(0, "rows to load (0 = one epoch)", low=0)
+    peers: str = opt("bench_peers", "folder of packages whose names are ours, too, relative to base_dir")
 
     @property
     def thread_counts(self) -> list[int]:

@@ -14,12 +14,12 @@ import pytest
 
 import rustbpe
 from nanochat.dataset import write_shards
+from nanochat.encoding import RustEncoder, TiktokenEncoder, encoder_of
 from nanochat.tokenizer import (
     SPECIAL_TOKENS,
     ConversationTooLong,
     StreamDecoder,
     Tokenizer,
-    _encoder,
     split_pattern,
 )
 from scripts import tok_eval, tok_train
@@ -54,16 +54,38 @@ def test_rustbpe_and_tiktoken_give_the_same_ids(
     tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "rustbpe", None)
-    twin = _encoder(tokenizer.tokens, tokenizer.pattern)
+    twin = encoder_of(tokenizer.tokens, tokenizer.pattern)
     monkeypatch.undo()
-    assert "rustbpe" in repr(tokenizer._encode_batch) and "tiktoken" in repr(twin)
+    fast = encoder_of(tokenizer.tokens, tokenizer.pattern)
+    assert (type(fast), type(twin)) == (RustEncoder, TiktokenEncoder)
     rng = random.Random(1)
     texts = [random_text(rng, rng.randrange(60)) for _ in range(2000)] + [
         TEXT,
         "",
         "\ud800x\udfff\ud83c\udf89",
     ]
-    assert tokenizer.encode(texts) == twin(texts)
+    assert tokenizer.encode(texts) == fast.encode(texts) == twin.encode(texts)
+    for ids, expected in zip(fast.encode_flat(texts), twin.encode_flat(texts), strict=True):
+        np.testing.assert_array_equal(ids, expected)
+    for encoder in (fast, twin):
+        stream = encoder.stream()
+        for _ in range(2):  # a finished stream is as new
+            ids = [i for text in ("He", "llo, wor", "ld's ", " 12", "34 ") for i in stream.push(text)]
+            assert ids + stream.finish() == tokenizer.encode("Hello, world's  1234 ")
+
+
+def test_specials_only_where_asked(tokenizer: Tokenizer) -> None:
+    text = "<|bos|>hi<|user_end|><|bos|>"
+    bos, end = tokenizer.special("bos"), tokenizer.special("user_end")
+    plain = tokenizer.encode("<|user_end|>")
+    assert max(tokenizer.encode(text)) < len(tokenizer.tokens)
+    assert tokenizer.encode_with_specials(text, []) == tokenizer.encode(text)
+    assert tokenizer.encode_with_specials(text, ["bos"]) == [bos, *tokenizer.encode("hi<|user_end|>"), bos]
+    both = tokenizer.encode_with_specials(text, ["<|bos|>", "user_end"])
+    assert both == [bos, *tokenizer.encode("hi"), end, bos] and plain != [end]
+    assert tokenizer.decode_batch([both, plain]) == [text, "<|user_end|>"]
+    with pytest.raises(ValueError, match="no special token 'nope'"):
+        tokenizer.encode_with_specials(text, ["nope"])
 
 
 @pytest.mark.parametrize("digits", [1, 2, 3])
