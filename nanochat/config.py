@@ -360,6 +360,7 @@ class TokTrain(Places):
     """Training of a tokenizer."""
 
     vocab_size: int = opt(65_536, "ids, the nine special tokens included")
+    sources: str = opt("", "instead of data_dir: folders with shares of the text, wiki=45,books=40,forum=15")
     digits: int = opt(2, "digits in a token at most: 1 (small models that must do sums), 2 or 3 (GPT-4)")
     max_chars: int = opt(2_000_000_000, "characters to read at most")
     max_doc_chars: int = opt(10_000, "characters to read of one document", alias=("doc_cap",))

@@ -26,7 +26,7 @@ PAGES = [*sorted((ROOT / "docs").rglob("*.md")), ROOT / "README.md"]
 LAYERS = [
     "common options config presets configurator schedule",
     "encoding dataset tokenizer execution metrics packing sources",
-    "run_folder pipeline report* sample_world world_*",
+    "compression corpus run_folder pipeline report* sample_world world_*",
     "distributed probe attention cross_entropy kv_cache sampling gpt muon adamw optimizers dataloader",
     "checkpoint_manager engine loss_eval core_eval evaluation",
     "trainer",

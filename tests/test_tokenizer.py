@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 
 import rustbpe
-from nanochat.dataset import write_shards
 from nanochat.encoding import RustEncoder, TiktokenEncoder, encoder_of
 from nanochat.tokenizer import (
     SPECIAL_TOKENS,
@@ -22,7 +21,6 @@ from nanochat.tokenizer import (
     Tokenizer,
     split_pattern,
 )
-from scripts import tok_eval, tok_train
 
 pytestmark = pytest.mark.rust  # without rustbpe only the tiktoken fallback is left
 
@@ -316,38 +314,3 @@ def test_stream_decoder_waits_for_whole_characters(tokenizer: Tokenizer) -> None
     assert unicodedata.name("🎉") == "PARTY POPPER" and decoder.flush() == ""
     decoder.push("🎉".encode()[0])
     assert decoder.flush() == "\ufffd" and decoder.push(ord("a")) == "a"
-
-
-# ----------------------------------------------------------------------------- scripts
-
-
-@pytest.fixture
-def places(tmp_path: Path) -> list[str]:
-    write_shards(tmp_path / "data", [f"{i}: {TEXT}" for i in range(5)], ["unseen zebra quartz " + TEXT])
-    return ["--base-dir", str(tmp_path), "--data-dir", "data", "--tok-dir", "tok"]
-
-
-def test_tok_train_once(places: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    tok_train.main([*places, "--vocab-size", "400", "--digits", "1"])
-    made = Tokenizer.load(tmp_path / "tok")
-    assert made.vocab_size == 400 and made.pattern == split_pattern(1)
-    assert made.training["documents"] == 5 and b" zebra" not in made.tokens
-    assert "bytes per token on validation text" in capsys.readouterr().out
-    tok_train.main([*places, "--vocab-size", "400", "--digits", "1"])
-    assert "nothing to do" in capsys.readouterr().out
-    with pytest.raises(
-        ValueError, match=r"holds another tokenizer .vocab_size 400 there, 401 asked.*--fresh"
-    ):
-        tok_train.main([*places, "--vocab-size", "401", "--digits", "1"])
-    tok_train.main([*places, "--vocab-size", "401", "--fresh"])
-    assert Tokenizer.load(tmp_path / "tok").vocab_size == 401
-
-
-def test_tok_eval(places: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    tok_train.main([*places, "--vocab-size", "400"])
-    tok_eval.main([*places, "--no-references"])
-    facts = json.loads((tmp_path / "tok" / "eval.json").read_text())
-    ratios = facts["bytes_per_token"]["this one"]
-    assert facts["hash"] == Tokenizer.load(tmp_path / "tok").hash
-    assert set(ratios) == {*tok_eval.TEXTS, "train", "val"} and ratios["train"] > ratios["korean"] >= 1
-    assert f"{ratios['news']:.2f}" in capsys.readouterr().out
