@@ -377,6 +377,18 @@ class TokEval(Places):
 
 
 @dataclass(frozen=True)
+class TokConvert(Checked):
+    """A tokenizer in another format."""
+
+    source: str = opt(
+        "", "(or --from) tokenizer to read: a folder, .tiktoken, .json or .pkl", alias=("from",)
+    )
+    target: str = opt("", "(or --to) folder (this kit's), .tiktoken or .json (Hugging Face's)", alias=("to",))
+    pattern: str | None = opt(None, "how a .tiktoken file splits: gpt4, gpt2, cl100k, o200k, ... or a regex")
+    fresh: bool = opt(False, "replace a target that is there")
+
+
+@dataclass(frozen=True)
 class PrepareData(Rooted):
     """Your own texts as shards."""
 

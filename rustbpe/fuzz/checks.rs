@@ -54,7 +54,10 @@ pub fn encode(data: &[u8]) {
         let (tokens, encoder, splitter) = made.get_or_init(make);
         let ids = encoder.encode(&text).unwrap();
         assert_eq!(ids, slow_encode(tokens, &splitter.split(&text).unwrap()));
-        assert_eq!(encoder.decode(&ids.iter().map(|&id| id.into()).collect::<Vec<_>>()).unwrap(), text.as_bytes());
+        assert_eq!(
+            encoder.decode(&ids.iter().map(|&id| id.into()).collect::<Vec<_>>()).unwrap(),
+            text.as_bytes()
+        );
         let characters: Vec<char> = text.chars().collect();
         let mut stream = Stream::default();
         let mut streamed = Vec::new();

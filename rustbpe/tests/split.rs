@@ -6,7 +6,7 @@ mod common;
 
 use common::{Rng, NASTY};
 use rustbpe::error::Error;
-use rustbpe::patterns::{pattern_for, GPT4_PATTERN, NAMED};
+use rustbpe::patterns::{pattern_for, GPT4_PATTERN, NAMED, SPELLINGS};
 use rustbpe::split::Splitter;
 
 fn split(text: &str) -> Vec<&str> {
@@ -25,7 +25,7 @@ fn known_pieces() {
 #[test]
 fn equals_the_regex_on_random_text() {
     let mut rng = Rng(1);
-    let named = NAMED.iter().map(|&(_, pattern)| pattern.to_owned());
+    let named = NAMED.iter().map(|&(_, pattern)| pattern).chain(SPELLINGS).map(str::to_owned);
     for family in (1..=3).map(pattern_for).chain(named) {
         let fast = Splitter::new(&family).unwrap();
         assert!(fast.cuts_at_blanks());
