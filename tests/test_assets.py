@@ -75,7 +75,7 @@ def kinds(base: Path, assets: list[Asset], verify: bool = False) -> list[str]:
 def test_what_a_run_needs_follows_from_its_plan() -> None:
     everything = {asset.name for asset in needed(Wanted(stages=",".join(STAGES), image="run.sif"))}
     assert {"shards", "eval bundle", "word list", "container image", "mmlu all validation", "gsm8k main test",
-            "humaneval openai_humaneval test", "smoltalk train", "word list"} <= everything  # fmt: skip
+            "humaneval openai_humaneval test", "smoltalk train"} <= everything  # fmt: skip
     assert "tokenizer" not in everything, "this plan trains it"
     assert {asset.name for asset in needed(Wanted(stages="tok_train"))} == {"shards"}
     assert {asset.name for asset in needed(Wanted(stages="rl"))} == {
