@@ -176,6 +176,15 @@ class DownloadData(Wanted):
     dry_run: bool = opt(False, "print what is needed, and what of it is here, and exit")
 
 
+@dataclass(frozen=True)
+class Preflight(Wanted):
+    """What to look at, and how closely."""
+
+    site: str | None = opt(None, "name of a file in env/sites/, or a path that ends in .env")
+    verify: bool = opt(False, "hash every file again (about 1 s a GB)")
+    json: bool = opt(False, "print one JSON object")
+
+
 def shards_for(depth: int, ratio: float, vocab_size: int = 65_536) -> int:
     """Shards that one pass takes, 5 % over: 12 w^2 parameters a layer and the head, 4.8 letters a token."""
     width = -(-depth * 64 // 128) * 128

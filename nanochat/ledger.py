@@ -159,12 +159,13 @@ def _expected(ledger: Ledger, asset: Asset) -> Iterator[tuple[Asset, str, Entry 
 
 
 def _absent(root: Path, asset: Asset) -> Fault:
-    """An asset that the ledger does not know: say whether a folder stands there that could deceive."""
+    """An asset that the ledger does not know; a folder that stands there has deceived people before."""
     folder = resolve(root, asset.target) / Path(asset.path).parent
-    if folder.is_dir():
-        text = f"{asset.name}: the folder {folder} is there, but these files were never fetched"
+    if folder.is_dir() and not any(folder.iterdir()):
+        text = f"{asset.name}: the folder {folder} is there, but it is empty"
         return Fault("empty folder", asset, str(folder), text)
-    return Fault("missing", asset, str(folder), f"{asset.name} was never fetched ({asset.source})")
+    others = ", though its folder is there with other files" if folder.is_dir() else ""
+    return Fault("missing", asset, str(folder), f"{asset.name} was never fetched{others} ({asset.source})")
 
 
 def _fault(root: Path, asset: Asset, place: str, entry: Entry | None, verify: bool) -> Fault | None:

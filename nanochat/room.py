@@ -56,12 +56,12 @@ def _quota(there: Path) -> tuple[int | None, int | None]:
     return None, None
 
 
-def output(command: list[str], timeout_s: float = COMMAND_TIMEOUT_S) -> str | None:
+def output(command: list[str]) -> str | None:
     """What a command prints, or None where it is absent, fails, or does not answer in time."""
     env = {**os.environ, "LC_ALL": "C"}
     try:
         run = subprocess.run(
-            command, capture_output=True, text=True, timeout=timeout_s, check=True, env=env,
+            command, capture_output=True, text=True, timeout=COMMAND_TIMEOUT_S, check=True, env=env,
             stdin=subprocess.DEVNULL, errors="replace",
         )  # fmt: skip
     except (OSError, subprocess.SubprocessError):
@@ -83,17 +83,16 @@ def parse_quota(text: str) -> tuple[int | None, int | None]:
     """
     for line in text.splitlines():
         words = line.split()
-        if len(words) >= 7 and words[0].startswith("/") and _number(words[1]) is not None:
-            return _left(words[1:], 1024)
-        if len(words) >= 6 and all(_number(word) is not None for word in words[:3]):  # after a wrapped path
-            return _left(words, 1024)
+        for figures in (words[1:], words):  # after a filesystem, or after one that took a line of its own
+            if len(figures) >= 6 and all(_number(word) is not None for word in figures[:3]):
+                return _left(figures)
     return None, None
 
 
-def _left(words: list[str], unit: int) -> tuple[int | None, int | None]:
+def _left(words: list[str]) -> tuple[int | None, int | None]:
     # A grace column stands after the space figures if it is not a number: "-", "6days", "none".
     files = words[3:] if _number(words[3]) is not None else words[4:]
-    return _below(words[:3], unit), _below(files[:3], 1)
+    return _below(words[:3], 1024), _below(files[:3], 1)
 
 
 def _below(figures: list[str], unit: int) -> int | None:
