@@ -28,7 +28,7 @@ from urllib.parse import urlsplit
 from nanochat.assets import Wanted, needed
 from nanochat.common import UsageError, read_json, resolve
 from nanochat.ledger import Fault, check
-from nanochat.room import Room, nearest, output, room
+from nanochat.room import Room, nearest, output, room, user
 
 SHARD_BYTES = 110e6
 CONNECT_TIMEOUT_S = 5.0
@@ -162,13 +162,13 @@ def parse_config(text: str) -> dict[str, str]:
     return known
 
 
-def ask_slurm(user: str) -> Cluster | None:
+def ask_slurm() -> Cluster | None:
     """The cluster as its commands describe it, asked all at once; None if there is no Slurm that answers."""
     commands = (
         ["scontrol", "show", "partition", "-o"],
         ["sinfo", "-h", "-o", "%R|%G"],
         ["scontrol", "show", "config"],
-        ["sacctmgr", "-nP", "show", "assoc", "where", f"user={user}", "format=account,qos"],
+        ["sacctmgr", "-nP", "show", "assoc", "where", f"user={user()}", "format=account,qos"],
         ["sacctmgr", "-nP", "show", "qos", "format=name,maxwall"],
     )
     if not shutil.which("scontrol"):
@@ -233,9 +233,8 @@ def gather(
 ) -> Facts:
     """Look at everything once. Within a job the scheduler is not asked, and the node itself is looked at."""
     in_job = "SLURM_JOB_ID" in os.environ if in_job is None else in_job
-    user = os.environ.get("USER") or os.environ.get("LOGNAME") or str(os.getuid())
     with ThreadPoolExecutor(2) as pool:
-        cluster = pool.submit(ask_slurm, user) if not in_job else None
+        cluster = pool.submit(ask_slurm) if not in_job else None
         faults = tuple(check(root, needed(wanted), verify))
         lacking = [f for f in faults if f.kind in ("missing", "unlisted", "empty folder") and f.asset.source]
         shards = sum(fault.asset.name == "shards" for fault in lacking)

@@ -148,7 +148,7 @@ def _gpu_type(facts: Facts) -> Iterator[tuple[str, str]]:
         kind, count = _asked_type(facts), facts.site.gpus_per_node
         if kind and kind not in partition.gpus:
             text = f"GPU_TYPE={kind}: partition {partition.name!r} has no such GPU"
-            yield text, f"set GPU_TYPE to one of: {names(partition.gpus)}"
+            yield text, f"set GPU_TYPE to one of: {names(known or '(untyped)' for known in partition.gpus)}"
         elif count > (most := partition.gpus[kind] if kind else max(partition.gpus.values())):
             text = f"GPUS_PER_NODE={count}: a node of {partition.name!r} has {most}"
             yield text, f"set GPUS_PER_NODE={most}"

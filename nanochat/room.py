@@ -7,8 +7,8 @@ How to look at it: `python -m scripts.preflight`, or `pytest tests/test_prefligh
 
 from __future__ import annotations
 
-import getpass
 import os
+import pwd
 import shutil
 import subprocess
 from dataclasses import dataclass
@@ -47,13 +47,20 @@ def nearest(path: Path) -> Path:
 
 
 def _quota(there: Path) -> tuple[int | None, int | None]:
-    user = getpass.getuser() if "USER" in os.environ or hasattr(os, "getuid") else ""
-    for command in (["lfs", "quota", "-q", "-u", user, str(there)], ["quota", "-w", "-f", mount_of(there)]):
+    for command in (["lfs", "quota", "-q", "-u", user(), str(there)], ["quota", "-w", "-f", mount_of(there)]):
         if shutil.which(command[0]) and (text := output(command)):
             left = parse_quota(text)
             if left != (None, None):
                 return left
     return None, None
+
+
+def user() -> str:
+    """The account that runs this, by its number: variables like USER may be unset in a job, or another's."""
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:  # in a container that does not know it
+        return str(os.getuid())
 
 
 def output(command: list[str]) -> str | None:

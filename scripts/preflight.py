@@ -36,7 +36,7 @@ def main(argv: list[str]) -> int:
         return code
     for finding in findings:
         print0(f"{finding.check}: {finding.text}\n    remedy: {finding.remedy}")
-    verdict = f"{len(findings)} mistakes" if findings else "nothing wrong"
+    verdict = f"{len(findings)} mistake(s)" if findings else "nothing wrong"
     print0(f"preflight: {verdict}, {time.monotonic() - started:.1f} s")
     return code
 

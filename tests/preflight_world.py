@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import pwd
 import time
 from pathlib import Path
 
@@ -79,7 +80,8 @@ class World:
         shown = time.strftime("%Y-%m-%dT%H:%M:%S", time.localtime(now))
         self.program("scontrol", partition=PARTITIONS, config=CONFIG.replace("NOW", shown))
         self.program("sinfo", **{"-h": GRES})
-        self.program("sacctmgr", assoc=ASSOCIATIONS, qos=QOS)
+        me = f"user={pwd.getpwuid(os.getuid()).pw_name}"  # whatever USER says
+        self.program("sacctmgr", **{me: ASSOCIATIONS, "qos": QOS})
 
     def quota(self, blocks: int, files: int) -> None:
         self.program("quota", **{"-w": QUOTA.format(blocks=blocks, files=files)})
@@ -131,6 +133,7 @@ def make_world(base: Path, programs: Path, monkeypatch: pytest.MonkeyPatch) -> W
         monkeypatch.setenv(name, "")  # so that what a mistake sets is undone afterwards
         monkeypatch.delenv(name)
     monkeypatch.setattr(facts, "_checkpoint_bytes", lambda wanted: 10**6)  # the disk here may be small
+    monkeypatch.delenv("USER", raising=False)
     made.slurm(time.time())
     made.quota(10**9, 10**6)
     return made

@@ -254,7 +254,7 @@ def test_the_program_prints_all_and_exits_with_the_code(world: World, tmp_path: 
         "account: account 'nobody' is not one of yours\n    remedy: set ACCOUNT to one of: proj, root"
         in run.stdout
     )
-    assert "max time:" in run.stdout and "preflight: 2 mistakes" in run.stdout
+    assert "max time:" in run.stdout and "preflight: 2 mistake(s)" in run.stdout
     found = json.loads(run_script(world.base, *options, "--json").stdout)
     assert found["exit_code"] == 2 and [f["check"] for f in found["findings"]] == ["account", "max time"]
     fine = run_script(world.base, "--site", "no/such.env")
