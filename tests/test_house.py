@@ -24,8 +24,8 @@ PAGES = [*sorted((ROOT / "docs").rglob("*.md")), ROOT / "README.md"]
 
 # A module imports from its own line and from the lines above it; there are no cycles.
 LAYERS = [
-    "common options config presets configurator schedule",
-    "encoding dataset tokenizer execution metrics packing sources",
+    "common options config presets configurator schedule room assets ledger offline",
+    "dataset transfer fetch facts preflight encoding tokenizer execution metrics packing sources",
     "patterns ranks pickle_record hf_tokenizer interchange compression corpus",
     "run_folder pipeline report* sample_world world_*",
     "distributed probe attention cross_entropy kv_cache sampling gpt muon adamw optimizers dataloader",
