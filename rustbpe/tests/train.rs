@@ -86,7 +86,7 @@ fn equals_the_twin_on_100_random_corpora() {
     equals_the_twin_on_random_corpora(100, 1_000_000);
 }
 
-/// `cargo test --release -- --ignored`: about two minutes.
+/// `cargo test -- --ignored`: about two minutes.
 #[test]
 #[ignore = "two minutes"]
 fn equals_the_twin_on_2000_random_corpora() {
