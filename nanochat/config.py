@@ -173,6 +173,7 @@ class Training(Common):
     keep_last: int = opt(2, "checkpoints kept beside the best one", low=1)
     stop_at_step: int | None = opt(None, "stop cleanly (exit 75) after this step", low=1)
     max_minutes: float | None = opt(None, "stop cleanly (exit 75) after this many minutes", low=0)
+    deadline: float | None = opt(None, "stop cleanly (exit 75) at this time, in seconds since 1970", low=0)
     fresh: bool = opt(False, "start again: an existing run folder is moved aside, never resumed")
 
     @property

@@ -1,0 +1,193 @@
+"""The body of every job: decides whether to begin, starts the stage on the nodes, watches it, says how it ended.
+
+What it is: the process of the batch script, on the first node, outside any container. It tells the stage when its
+time is over (a deadline, and the file `STOP` when Slurm sends USR1 or TERM), writes the ledger, and gives the exit code
+that the next job waits for: 0 done, 75 stopped (the next segment goes on), else a fault. What it is not: training; that
+is the same script as on a laptop. Slurm runs it: `python -m nanochat.launch.body RUN_FOLDER base.1`.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from types import FrameType
+
+from nanochat import metrics
+from nanochat.common import EXIT_DONE, EXIT_FAULT, EXIT_STOPPED, read_json, run_main
+from nanochat.launch import ledger, policy, rendezvous, slurm
+from nanochat.launch.ledger import Attempt, RunFolder
+from nanochat.launch.plan import Job, Plan, load
+from nanochat.launch.submission import give_up
+
+HEARTBEAT_S = 20.0
+POLL_S = 0.2
+SAVES = 2  # the last saves of a stage tell how long the next one takes
+
+
+class Body:
+    """One start of one job."""
+
+    def __init__(self, plan: Plan, job: Job, environ: Mapping[str, str] = os.environ) -> None:
+        self.plan, self.job, self.stage = plan, job, job.stage
+        self.run = RunFolder(plan.folder)
+        self.root = Path(plan.base_dir)
+        self.trained = self.root / f"{self.stage.trains}_{plan.run}" if self.stage.trains else None
+        self.id, self.restart = environ["SLURM_JOB_ID"], int(environ.get("SLURM_RESTART_COUNT") or 0)
+        self.nodes = slurm.hostnames(environ.get("SLURM_JOB_NODELIST", ""))
+        self.signals: list[int] = []
+
+    # ------------------------------------------------------------------ the order of things
+
+    def execute(self) -> int:
+        """The job's exit code."""
+        checkpoint = ledger.checkpoint_step(self.trained) if self.trained else None
+        mine = [s.time for s in self.run.submitted() if s.id == self.id]
+        earlier = [a for a in self.run.attempts(self.stage.name) if a.started >= min(mine, default=0.0)]
+        refused = policy.refusal(self.plan, self.stage, earlier, checkpoint)
+        if refused:
+            self.say(refused.reason)
+            if refused.exit not in (EXIT_DONE, EXIT_STOPPED):
+                give_up(self.plan, self.stage, self.job)
+            return refused.exit
+        attempt = self._begin(checkpoint)
+        before = self._ages()
+        code = self._watch(attempt)
+        self._judge(attempt, code, before)
+        self._end(attempt, earlier)
+        return int(attempt.exit or 0)
+
+    def say(self, text: str) -> None:
+        """One line of the log, for each start and each end."""
+        stamp = time.strftime("%Y-%m-%d %H:%M:%S")
+        print(f"== {stamp} {self.job.name}, job {self.id}, restart {self.restart}: {text}", flush=True)
+
+    def _begin(self, checkpoint: int | None) -> Attempt:
+        reached = ledger.last_step(self.trained) if self.trained else None
+        now = time.time()
+        attempt = Attempt(
+            self.job.name, self.stage.name, self.id, self.restart, self.nodes,
+            self.stage.nodes * self.stage.gpus, now, now, checkpoint, reached,
+        )  # fmt: skip
+        self.run.write(attempt)
+        origin = f", from step {checkpoint}" if checkpoint is not None else ""
+        again = f" ({attempt.repeated} steps are done again)" if attempt.repeated else ""
+        self.say(f"begins on {','.join(self.nodes)}{origin}{again}")
+        return attempt
+
+    # ------------------------------------------------------------------ running
+
+    def command(self) -> list[str]:
+        """srun's words: one launcher a node, in the container if the site has one."""
+        stage, site = self.stage, self.plan.site
+        srun = [
+            "srun", f"--nodes={stage.nodes}", f"--ntasks={stage.nodes}", "--ntasks-per-node=1",
+            "--kill-on-bad-exit=1", *site.srun_extra.split(),
+        ]  # fmt: skip
+        node = [f"--nodes={stage.nodes}", f"--ranks={stage.ranks}"]
+        if site.device == "cuda":
+            node.append(f"--gpus={stage.gpus}")
+        if stage.nodes * stage.ranks > 1:
+            where = rendezvous.address(self.nodes[0], site.host_suffix)
+            node += [f"--address={where}", f"--port={rendezvous.port(self.id)}"]
+        return [*srun, self.plan.python, "-m", "nanochat.launch.node", *node, "--", *self.script()]
+
+    def script(self) -> list[str]:
+        words = [f"scripts.{self.stage.script}", "--config", str(self.run.configs / f"{self.stage.name}.toml")]
+        deadline = self.deadline() if self.trained else None
+        return words if deadline is None else [*words, "--deadline", f"{deadline:.0f}"]
+
+    def deadline(self) -> float | None:
+        """When training has to stop so that its last save is on the disk in time; None: never."""
+        left, margin = slurm.time_left(self.id), float(self.plan.site.stop_margin_s)
+        if left is None or not margin or self.trained is None:
+            return None
+        records = metrics.read(self.trained / "metrics.jsonl")
+        saves = [record["save_s"] for record in records if "save_s" in record]
+        return time.time() + left - max(margin, 2 * max(saves[-SAVES:], default=0.0))
+
+    def variables(self) -> dict[str, str]:
+        """The environment of the stage: what the plan froze is not to be changed by a variable."""
+        rest = {k: v for k, v in os.environ.items() if not k.startswith("NANOCHAT_")}
+        code = read_json(self.run.path / "code.json")
+        rest |= {"NANOCHAT_COMMIT": f"{code['commit'] or ''}{'-dirty' * bool(code['dirty'])}", "SRUN_CPUS_PER_TASK": str(self.stage.cpus)}
+        if self.plan.site.net_ifname:
+            names = dict.fromkeys(("NCCL_SOCKET_IFNAME", "GLOO_SOCKET_IFNAME"), self.plan.site.net_ifname)
+            rest = {**names, **rest}
+        return {"OMP_WAIT_POLICY": "PASSIVE", **rest}
+
+    def _watch(self, attempt: Attempt) -> int:
+        """Run the stage to its end; signals ask it to stop, and the ledger sees that we live."""
+        before = {n: signal.signal(n, self._note) for n in (signal.SIGUSR1, signal.SIGTERM)}
+        try:
+            child = subprocess.Popen(self.command(), env=self.variables(), cwd=self.run.code)
+            while (code := child.poll()) is None:
+                time.sleep(POLL_S)
+                if self.signals and self.trained and self.trained.is_dir():
+                    (self.trained / "STOP").touch()
+                if time.time() - attempt.seen > HEARTBEAT_S:
+                    attempt.seen = time.time()
+                    self.run.write(attempt)
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+        return code
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self.signals.append(number)
+
+    # ------------------------------------------------------------------ the end
+
+    def _ages(self) -> dict[str, int]:
+        """When each marker was written: an old one says nothing about this attempt."""
+        folder = self.trained
+        if folder is None:
+            return {}
+        markers = (folder / name for name in ("DONE", "STOPPED", "FAULT"))
+        return {path.name: path.stat().st_mtime_ns for path in markers if path.is_file()}
+
+    def _judge(self, attempt: Attempt, code: int, before: Mapping[str, int]) -> None:
+        """What the exit code, the markers and what is there make of the attempt."""
+        now = self._ages()
+        fresh = {name for name, age in now.items() if before.get(name) != age}
+        attempt.ended = attempt.seen = time.time()
+        attempt.last = ledger.last_step(self.trained) if self.trained else None
+        if code == 0 and (self.root / self.stage.leaves).exists():
+            attempt.outcome, attempt.exit = ledger.DONE, EXIT_DONE
+        elif code == EXIT_STOPPED or "STOPPED" in fresh:
+            attempt.outcome, attempt.exit = ledger.STOPPED, EXIT_STOPPED
+        elif self.signals:
+            attempt.outcome, attempt.exit = ledger.STOPPED, EXIT_STOPPED
+            attempt.reason = f"ended by Slurm ({signal.Signals(self.signals[0]).name}) before it could save"
+        else:
+            attempt.outcome, attempt.exit = ledger.FAULT, code if code not in (0, EXIT_STOPPED) else EXIT_FAULT
+            attempt.reason = f"it ended with 0 and left no {self.stage.leaves}" if code == 0 else f"exit {code}"
+            if self.trained and "FAULT" in fresh:
+                facts = read_json(self.trained / "FAULT")
+                attempt.reason, attempt.exit = facts["reason"], facts.get("exit", attempt.exit)
+
+    def _end(self, attempt: Attempt, earlier: list[Attempt]) -> None:
+        """Write the ledger, say how it ended, and take away the jobs that have become senseless."""
+        self.run.write(attempt)
+        where = f" at step {attempt.last}" if attempt.last is not None else ""
+        why = f": {attempt.reason}" if attempt.reason else ""
+        self.say(f"{attempt.outcome}{where}{why}; {attempt.seconds:.0f} s, exit {attempt.exit}")
+        checkpoint = ledger.checkpoint_step(self.trained) if self.trained else None
+        is_last = self.job.segment == self.stage.segments
+        if attempt.outcome != ledger.DONE and (is_last or policy.hopeless([*earlier, attempt], checkpoint)):
+            self.say(f"nothing goes on from here by itself; python -m scripts.launch resume {self.plan.run}")
+            give_up(self.plan, self.stage, self.job)
+
+
+def main(argv: list[str]) -> int:
+    folder, name = argv
+    plan = load(Path(folder))
+    return Body(plan, next(job for job in plan.jobs if job.name == name)).execute()
+
+
+if __name__ == "__main__":
+    run_main(main)
