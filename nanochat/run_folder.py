@@ -16,7 +16,16 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from nanochat.common import EXIT_USAGE, UsageError, base_dir, environment, launched, print0, read_json, write_json
+from nanochat.common import (
+    EXIT_USAGE,
+    UsageError,
+    base_dir,
+    environment,
+    launched,
+    print0,
+    read_json,
+    write_json,
+)
 from nanochat.config import Training
 from nanochat.configurator import to_dict
 
@@ -39,7 +48,7 @@ class StopFlag:
     SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)
 
     def __init__(self, max_minutes: float | None = None, deadline: float | None = None) -> None:
-        """Sets itself `max_minutes` from now, and at `deadline` (seconds since 1970: a job's limit is a time)."""
+        """Sets itself after `max_minutes`, and at `deadline`, in seconds since 1970."""
         self.first_s: float | None = None
         limits = [] if max_minutes is None else [60 * max_minutes]
         limits += [] if deadline is None else [deadline - time.time()]

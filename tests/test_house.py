@@ -25,7 +25,8 @@ PAGES = [*sorted((ROOT / "docs").rglob("*.md")), ROOT / "README.md"]
 # A module imports from its own line and from the lines above it; there are no cycles.
 LAYERS = [
     "common options config presets configurator schedule",
-    "dataset tokenizer execution metrics packing sources run_folder pipeline report* sample_world world_*",
+    "dataset tokenizer execution metrics packing sources run_folder pipeline launch report*"
+    " sample_world world_*",
     "distributed probe attention cross_entropy kv_cache sampling gpt muon adamw optimizers dataloader",
     "checkpoint_manager engine loss_eval core_eval evaluation",
     "trainer",

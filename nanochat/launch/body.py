@@ -1,9 +1,11 @@
-"""The body of every job: decides whether to begin, starts the stage on the nodes, watches it, says how it ended.
+"""The body of every job: decides whether to begin, starts the stage on the nodes, watches it, says how it
+ended.
 
-What it is: the process of the batch script, on the first node, outside any container. It tells the stage when its
-time is over (a deadline, and the file `STOP` when Slurm sends USR1 or TERM), writes the ledger, and gives the exit code
-that the next job waits for: 0 done, 75 stopped (the next segment goes on), else a fault. What it is not: training; that
-is the same script as on a laptop. Slurm runs it: `python -m nanochat.launch.body RUN_FOLDER base.1`.
+What it is: the process of the batch script, on the first node, outside any container. It tells the stage when
+its time is over (a deadline, and the file `STOP` when Slurm sends USR1 or TERM), writes the ledger, and gives
+the exit code that the next job waits for: 0 done, 75 stopped (the next segment goes on), else a fault. What
+it is not: training; that is the same script as on a laptop. Slurm runs it: `python -m nanochat.launch.body
+RUN_FOLDER base.1`.
 """
 
 from __future__ import annotations
@@ -11,7 +13,6 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -97,7 +98,11 @@ class Body:
         return [*srun, self.plan.python, "-m", "nanochat.launch.node", *node, "--", *self.script()]
 
     def script(self) -> list[str]:
-        words = [f"scripts.{self.stage.script}", "--config", str(self.run.configs / f"{self.stage.name}.toml")]
+        words = [
+            f"scripts.{self.stage.script}",
+            "--config",
+            str(self.run.configs / f"{self.stage.name}.toml"),
+        ]
         deadline = self.deadline() if self.trained else None
         return words if deadline is None else [*words, "--deadline", f"{deadline:.0f}"]
 
@@ -113,12 +118,24 @@ class Body:
     def variables(self) -> dict[str, str]:
         """The environment of the stage: what the plan froze is not to be changed by a variable."""
         rest = {k: v for k, v in os.environ.items() if not k.startswith("NANOCHAT_")}
+        memory = [k for k in rest if k.startswith("SLURM_MEM_PER_")]
+        if (
+            len(memory) > 1
+        ):  # one is the job's, the other was inherited from a job that submitted it; srun refuses both
+            rest = {k: v for k, v in rest.items() if k not in memory}
         code = read_json(self.run.path / "code.json")
-        rest |= {"NANOCHAT_COMMIT": f"{code['commit'] or ''}{'-dirty' * bool(code['dirty'])}", "SRUN_CPUS_PER_TASK": str(self.stage.cpus)}
+        rest |= {
+            "NANOCHAT_COMMIT": f"{code['commit'] or ''}{'-dirty' * bool(code['dirty'])}",
+            "SRUN_CPUS_PER_TASK": self._cpus(),
+        }
         if self.plan.site.net_ifname:
             names = dict.fromkeys(("NCCL_SOCKET_IFNAME", "GLOO_SOCKET_IFNAME"), self.plan.site.net_ifname)
             rest = {**names, **rest}
         return {"OMP_WAIT_POLICY": "PASSIVE", **rest}
+
+    def _cpus(self) -> str:
+        """srun is not told what sbatch was; and the first job may have fewer than planned."""
+        return str(min(self.stage.cpus, int(os.environ.get("SLURM_CPUS_PER_TASK") or self.stage.cpus)))
 
     def _watch(self, attempt: Attempt) -> int:
         """Run the stage to its end; signals ask it to stop, and the ledger sees that we live."""
@@ -164,8 +181,13 @@ class Body:
             attempt.outcome, attempt.exit = ledger.STOPPED, EXIT_STOPPED
             attempt.reason = f"ended by Slurm ({signal.Signals(self.signals[0]).name}) before it could save"
         else:
-            attempt.outcome, attempt.exit = ledger.FAULT, code if code not in (0, EXIT_STOPPED) else EXIT_FAULT
-            attempt.reason = f"it ended with 0 and left no {self.stage.leaves}" if code == 0 else f"exit {code}"
+            attempt.outcome, attempt.exit = (
+                ledger.FAULT,
+                code if code not in (0, EXIT_STOPPED) else EXIT_FAULT,
+            )
+            attempt.reason = (
+                f"it ended with 0 and left no {self.stage.leaves}" if code == 0 else f"exit {code}"
+            )
             if self.trained and "FAULT" in fresh:
                 facts = read_json(self.trained / "FAULT")
                 attempt.reason, attempt.exit = facts["reason"], facts.get("exit", attempt.exit)

@@ -1,8 +1,8 @@
 """What is looked at before the first job is submitted: partitions, limits, an earlier run of the same name.
 
-What it is: the site as Slurm knows it (`fit` fills in what the site file leaves open), and refusals with a remedy, all
-in one pass. What it is not: data, environment and quota (`nanochat/preflight.py`), or Slurm's own check of each text
-(`submission.check`). Run: `python -m scripts.launch plan`.
+What it is: the site as Slurm knows it (`fit` fills in what the site file leaves open), and refusals with a
+remedy, all in one pass. What it is not: data, environment and quota (`nanochat/preflight.py`), or Slurm's own
+check of each text (`submission.check`). Run: `python -m scripts.launch plan`.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ def fit(asked: Request, environ: Mapping[str, str] = os.environ) -> Request:
     site, found = asked.site, slurm.partitions()
     gpu = site.gpu_partition or _with_gpus(site, found).name
     cpu = site.cpu_partition or environ.get("SLURM_JOB_PARTITION") or environ.get("SBATCH_PARTITION", "")
-    limits = {
-        "max_hours": min(site.max_hours, _limit_hours(gpu, found)),
-        "cpu_max_hours": min(site.cpu_max_hours, _limit_hours(cpu, found)),
-    }
-    site = dataclasses.replace(site, gpu_partition=gpu, cpu_partition=cpu, **limits)
+    hours = min(site.max_hours, _limit_hours(gpu, found))
+    cpu_hours = min(site.cpu_max_hours, _limit_hours(cpu, found))
+    site = dataclasses.replace(
+        site, gpu_partition=gpu, cpu_partition=cpu, max_hours=hours, cpu_max_hours=cpu_hours
+    )
     problems = [*_missing(site, found), *_too_small(site, found)]
     if problems:
         raise UsageError("\n".join(problems))
@@ -48,9 +48,12 @@ def _with_gpus(site: Site, found: Sequence[Partition]) -> Partition:
         return fitting[0]
     if not fitting:
         raise UsageError(
-            f"no partition has {wanted}; set GPU_PARTITION, GPU_TYPE or GPUS_PER_NODE. There are:{_listed(found)}"
+            f"no partition has {wanted}; set GPU_PARTITION, GPU_TYPE or GPUS_PER_NODE. There are:"
+            f"{_listed(found)}"
         )
-    raise UsageError(f"several partitions have {wanted}; choose one with GPU_PARTITION=...:{_listed(fitting)}")
+    raise UsageError(
+        f"several partitions have {wanted}; choose one with GPU_PARTITION=...:{_listed(fitting)}"
+    )
 
 
 def _offers(partition: Partition, site: Site) -> bool:
@@ -92,7 +95,9 @@ def _too_small(site: Site, found: Sequence[Partition]) -> list[str]:
     if not partitions or any(_offers(p, site) for p in partitions):
         return []
     fitting = [p for p in found if _offers(p, site)]
-    others = f"; these have:{_listed(fitting)}" if fitting else "; no partition has: set GPU_TYPE, GPUS_PER_NODE"
+    others = (
+        f"; these have:{_listed(fitting)}" if fitting else "; no partition has: set GPU_TYPE, GPUS_PER_NODE"
+    )
     what = f"{site.gpus_per_node} {site.gpu_type or 'GPU'}s a node"
     return [f"GPU_PARTITION={site.gpu_partition} has no {what} ({partitions[0].gres}){others}"]
 

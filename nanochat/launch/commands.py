@@ -1,7 +1,7 @@
 """The commands of `scripts/launch.py`: each takes its words, prints, and returns an exit code.
 
-What it is: the order of calls behind each command. What it is not: how any of it is done (the modules beside it).
-Run: `python -m scripts.launch --help`.
+What it is: the order of calls behind each command. What it is not: how any of it is done (the modules beside
+it). Run: `python -m scripts.launch --help`.
 """
 
 from __future__ import annotations
@@ -10,15 +10,14 @@ import os
 import secrets
 import shutil
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
 from nanochat.common import EXIT_DONE, EXIT_FAULT, UsageError, base_dir
+from nanochat.launch import account, checks, request, sites, slurm, submission
 from nanochat.launch import plan as plans
-from nanochat.launch import checks, request, sites, slurm, submission
 from nanochat.launch import status as states
-from nanochat.launch.ledger import RunFolder, gpu_hours
+from nanochat.launch.ledger import RunFolder
 from nanochat.launch.plan import Plan
 
 
@@ -33,33 +32,49 @@ def plan(argv: list[str]) -> int:
 
 def submit(argv: list[str]) -> int:
     """Plan and submit from a login node; the data job is one of the jobs."""
-    asked = request.read(argv)
-    return _submit(asked, first="")
-
-
-def entry(argv: list[str]) -> int:
-    """Inside the first job: submit the others behind it, then become the body of the data job."""
-    asked = request.read(argv)
-    job = os.environ["SLURM_JOB_ID"]
-    code = _submit(asked, first=job)
-    if code != EXIT_DONE or asked.launch.dry_run:
-        return code
-    found = plans.load(asked.root / "runs" / asked.run)
-    folder = RunFolder(found.folder)
-    print(f"the other jobs' logs are in {folder.logs}", flush=True)
-    os.chdir(folder.code)
-    words = [found.python, "-m", "nanochat.launch.body", str(found.folder), found.stages[0].jobs[0].name]
-    os.execv(words[0], words)
-
-
-def _submit(asked: request.Request, first: str) -> int:
-    asked = checks.fit(asked)
+    asked = checks.fit(request.read(argv))
     built, fitted = plans.build(asked, secrets.token_hex(4))
     if asked.launch.dry_run:
         print(plans.describe(built))
         return EXIT_DONE
+    built = _prepared(asked, built, fitted, first="")
+    print(plans.describe(built), flush=True)
+    _submit(built)
+    return EXIT_DONE
+
+
+def entry(argv: list[str]) -> int:
+    """Inside the first job: submit the others behind it, then become the body of the data job."""
+    job, asked = os.environ["SLURM_JOB_ID"], request.read(argv)
+    if shutil.which("sinfo"):
+        asked = checks.fit(asked)
+    built, fitted = plans.build(asked, secrets.token_hex(4))
+    print(plans.describe(built), flush=True)
+    if asked.launch.dry_run:
+        return EXIT_DONE
+    built = _prepared(asked, built, fitted, first=job)
     folder = RunFolder(built.folder)
-    if (folder.path / "plan.json").is_file() and not _is_mine(folder, first):
+    submission.link_log(folder, built, job)
+    try:
+        _submit(built, first=job)
+    except (slurm.SlurmError, UsageError) as error:
+        print(
+            f"The other jobs were not submitted: {error}\n"
+            "This job gets the data. Meanwhile, on a login node:\n"
+            f"  cd {sites.ROOT} && bash env/on_site.sh -m scripts.launch resume {built.run} "
+            f"--base-dir {built.base_dir}",
+            flush=True,
+        )
+    os.chdir(folder.code)
+    words = [built.python, "-m", "nanochat.launch.body", str(folder.path), built.stages[0].jobs[0].name]
+    os.execv(words[0], words)
+
+
+def _prepared(asked: request.Request, built: Plan, fitted: Sequence[request.Asked], first: str) -> Plan:
+    """The plan to submit: that of the run folder if this is the same run, else this one, written there."""
+    folder = RunFolder(built.folder)
+    is_mine = bool(first) and any(s.id == first for s in folder.submitted())  # Slurm has started us again
+    if (folder.path / "plan.json").is_file() and not is_mine:
         checks.refuse_live(plans.load(folder.path))
         if asked.launch.fresh:
             checks.move_aside(asked)
@@ -67,19 +82,20 @@ def _submit(asked: request.Request, first: str) -> int:
         built = plans.load(folder.path)
         checks.refuse_other(built, fitted)
         folder.release()
-    else:
-        submission.prepare(built, fitted)
-        submission.check(built)
-    print(plans.describe(built), flush=True)
-    new = submission.submit_missing(built, first)
-    print(f"submitted: {', '.join(f'{s.job} {s.id}' for s in new) or 'nothing; every job is there'}", flush=True)
+        return built
+    submission.prepare(built, fitted)
+    return built
+
+
+def _submit(built: Plan, first: str = "") -> None:
+    if first:
+        submission.record_first(built, first)
+        if not built.site.can_submit_from_job:
+            raise UsageError(f"CAN_SUBMIT_FROM_JOB=0 on site {built.site.name}")
+    submission.check(built)
+    new = submission.submit_missing(built)
+    print(f"submitted: {', '.join(f'{s.job} {s.id}' for s in new) or 'nothing; all is done or in the queue'}")
     print(f"watch it: python -m scripts.launch status {built.run}", flush=True)
-    return EXIT_DONE
-
-
-def _is_mine(folder: RunFolder, first: str) -> bool:
-    """Whether this run was submitted by this very job, which Slurm has started again."""
-    return bool(first) and any(s.id == first for s in folder.submitted())
 
 
 # ----------------------------------------------------------------------------- a run that is there
@@ -139,8 +155,7 @@ def cancel(argv: list[str]) -> int:
 def resume(argv: list[str]) -> int:
     found, _ = _load(argv)
     RunFolder(found.folder).release()
-    new = submission.submit_missing(found)
-    print(f"submitted: {', '.join(f'{s.job} {s.id}' for s in new) or 'nothing; all is done or in the queue'}")
+    _submit(found)
     return EXIT_DONE
 
 
@@ -158,17 +173,8 @@ def logs(argv: list[str]) -> int:
 
 
 def cost(argv: list[str]) -> int:
-    """GPU-hours of each stage: every start counts, those that were lost, too."""
     found, _ = _load(argv)
-    price, folder = found.site.price_per_gpu_hour, RunFolder(found.folder)
-    total = 0.0
-    for stage in found.stages:
-        attempts = folder.attempts(stage.name)
-        hours = gpu_hours(attempts)
-        total += hours
-        print(f"{stage.name:<24} {len(attempts):>2} starts {hours:>10.3f} GPU-hours")
-    money = f", {total * price:,.2f} at {price:g} each" if price else ""
-    print(f"{'total':<24} {'':>9} {total:>10.3f} GPU-hours{money} ({time.strftime('%Y-%m-%d %H:%M')})")
+    print(account.describe(found))
     return EXIT_DONE
 
 

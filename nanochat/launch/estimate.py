@@ -1,8 +1,9 @@
-"""How long a stage takes, before it runs: from a rate measured in an earlier run, else from peak and utilisation.
+"""How long a stage takes, before it runs: from a rate measured in an earlier run, else from peak and
+utilisation.
 
-What it is: parameters and FLOPs of an architecture by formula (a test holds them to the model's own count), tokens a
-second, hours. What it is not: a promise; segments carry a stage on when it takes longer.
-Look at it: `python -m scripts.launch plan --preset speedrun`.
+What it is: parameters and FLOPs of an architecture by formula (a test holds them to the model's own count),
+tokens a second, hours. What it is not: a promise; segments carry a stage on when it takes longer. Look at it:
+`python -m scripts.launch plan --preset speedrun`.
 """
 
 from __future__ import annotations
@@ -60,7 +61,9 @@ def measured(root: Path, site: Site, depth: int, ranks: int) -> tuple[float, str
         if read_json(folder / "config.json").get("depth") != depth:
             continue
         rates = [
-            r["tokens_per_s"] for r in metrics.read(folder / "metrics.jsonl")[-RECORDS:] if "tokens_per_s" in r
+            r["tokens_per_s"]
+            for r in metrics.read(folder / "metrics.jsonl")[-RECORDS:]
+            if "tokens_per_s" in r
         ]
         if rates:
             return statistics.median(rates) * ranks / (base["nodes"] * base["ranks"]), plan["run"]

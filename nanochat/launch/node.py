@@ -1,8 +1,8 @@
 """What a job does on each of its nodes: look whether the GPUs are there, then become the ranks' launcher.
 
-`srun` starts one of these on a node (in the container, if there is one); it becomes torchrun, or the script itself
-where one process is enough. What it is not: the job's body, which runs once (`body.py`).
-Run: `python -m nanochat.launch.node --nodes 1 --ranks 1 -- scripts.tok_eval --help`.
+`srun` starts one of these on a node (in the container, if there is one); it becomes torchrun, or the script
+itself where one process is enough. What it is not: the job's body, which runs once (`body.py`). Run: `python
+-m nanochat.launch.node --nodes 1 --ranks 1 -- scripts.tok_eval --help`.
 """
 
 from __future__ import annotations
@@ -32,7 +32,9 @@ def check_gpus(wanted: int, environ: Mapping[str, str] = os.environ) -> None:
     """What was allocated must be what can be seen: Slurm does not always say when it is not."""
     seen = environ.get("CUDA_VISIBLE_DEVICES", environ.get("ROCR_VISIBLE_DEVICES"))
     if wanted and seen is not None and len(seen.split(",")) < wanted:
-        raise UsageError(f"{environ.get('SLURMD_NODENAME', 'this node')}: {wanted} GPUs asked for, it shows {seen!r}")
+        raise UsageError(
+            f"{environ.get('SLURMD_NODENAME', 'this node')}: {wanted} GPUs asked for, it shows {seen!r}"
+        )
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:

@@ -1,9 +1,10 @@
 """A run as stages, and stages as jobs: who waits for whom, what each needs, how long it may take.
 
-What it is: `build(request)`, a pure function of the request and of what earlier runs measured; tables and a Mermaid
-graph of it; its JSON (`runs/RUN/plan.json`). A training stage is a chain of jobs, its segments: each begins when the
-one before has not ended well, the stage after begins when one of them has. What it is not: sbatch's text
-(`sbatch.py`) or its call (`submission.py`). Look at it: `python -m scripts.launch plan --preset speedrun`.
+What it is: `build(request)`, a pure function of the request and of what earlier runs measured; tables and a
+Mermaid graph of it; its JSON (`runs/RUN/plan.json`). A training stage is a chain of jobs, its segments: each
+begins when the one before has not ended well, the stage after begins when one of them has. What it is not:
+sbatch's text (`sbatch.py`) or its call (`submission.py`). Look at it: `python -m scripts.launch plan --preset
+speedrun`.
 """
 
 from __future__ import annotations
@@ -43,7 +44,9 @@ class Stage:
     name: str
     script: str
     kind: Kind
-    parent: str  # the stage that must be done; "" for the first, and for the report, which waits for all to end
+    parent: (
+        str  # the stage that must be done; "" for the first, and for the report, which waits for all to end
+    )
     trains: str  # `base`, `mid`, ...: its run folder is TRAINS_RUN; "" if it trains nothing
     leaves: str  # what it must leave, below the base folder
     nodes: int = 1
@@ -121,8 +124,9 @@ def build(request: Request, run_id: str) -> tuple[Plan, tuple[Asked, ...]]:
     for asked in fitted:
         stages.append(_stage(asked, request, stages, length))
     plan = Plan(
-        request.run, request.recipe, str(request.root), _python(request.site), run_id, time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-        request.words, request.site, tuple(stages), tuple(length.notes),
+        request.run, request.recipe, str(request.root), _python(request.site), run_id,
+        time.strftime("%Y-%m-%dT%H:%M:%S%z"), request.words, request.site, tuple(stages),
+        tuple(length.notes),
     )  # fmt: skip
     return plan, fitted
 
@@ -190,7 +194,9 @@ def _segmented(stage: Stage, hours: float, request: Request) -> Stage:
     limit_minutes = int(60 * site.max_hours)
     usable = site.max_hours - site.stop_margin_s / 3600 - estimate.START_HOURS
     if usable <= 0:
-        raise UsageError(f"MAX_HOURS={site.max_hours:g} leaves no time before STOP_MARGIN_S={site.stop_margin_s}")
+        raise UsageError(
+            f"MAX_HOURS={site.max_hours:g} leaves no time before STOP_MARGIN_S={site.stop_margin_s}"
+        )
     wanted = ROUND_MINUTES * math.ceil((1.5 * hours * 60 + ROUND_MINUTES) / ROUND_MINUTES)
     minutes = launch.segment_minutes or min(limit_minutes, wanted)
     if minutes > limit_minutes:
@@ -201,8 +207,8 @@ def _segmented(stage: Stage, hours: float, request: Request) -> Stage:
     if site.chain == "none":
         if hours > usable:
             raise UsageError(
-                f"{stage.name} takes about {hours:.1f} h and the site gives {site.max_hours:g} h with CHAIN=none: "
-                "use more nodes (NODES=...), a smaller --depth, or CHAIN=segments"
+                f"{stage.name} takes about {hours:.1f} h and the site gives {site.max_hours:g} h with "
+                "CHAIN=none: use more nodes (NODES=...), a smaller --depth, or CHAIN=segments"
             )
         segments = 1
     if segments > MAX_SEGMENTS:
@@ -257,7 +263,9 @@ class _Length:
             raise UsageError(f"{what}; use fewer nodes, or --total-batch-tokens {-(-batch // fits) * fits}")
         if asked.origins["device_batch_rows"] == "command line":
             raise UsageError(f"{what} with {rows} rows of {context}; use --device-batch-rows {legal[0]}")
-        self.notes.append(f"{asked.slug}: {legal[0]} rows a pass instead of {rows}, for {self.ranks} processes")
+        self.notes.append(
+            f"{asked.slug}: {legal[0]} rows a pass instead of {rows}, for {self.ranks} processes"
+        )
         return asked.changed(device_batch_rows=legal[0])
 
 
@@ -308,9 +316,16 @@ def describe(plan: Plan) -> str:
         for stage in plan.stages
     ]  # fmt: skip
     widths = [max(len(row[i]) for row in (head, *rows)) for i in range(len(head))]
-    table = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in (head, *rows)]
+    table = [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in (head, *rows)
+    ]
     gpu_hours = sum(s.hours * s.nodes * s.gpus for s in plan.stages)
-    cost = f", {gpu_hours * site.price_per_gpu_hour:,.0f} at {site.price_per_gpu_hour:g} each" if site.price_per_gpu_hour else ""
+    cost = (
+        f", {gpu_hours * site.price_per_gpu_hour:,.0f} at {site.price_per_gpu_hour:g} each"
+        if site.price_per_gpu_hour
+        else ""
+    )
     return "\n".join([
         f"Run {plan.run}, recipe {plan.recipe}, site {site.name} ({site.status or 'no status'})",
         f"Artifacts in {plan.base_dir}",
@@ -332,7 +347,9 @@ def mermaid(plan: Plan) -> str:
             ends = [f"{stage.parent}_{job.segment}" for job in plan.stage(stage.parent).jobs]
             lines.append(f"  {' & '.join(ends)} -- {'ok' if len(ends) == 1 else 'one ok'} --> {stage.name}_1")
         elif stage.kind == "report":
-            leaves = [s for s in plan.stages if s.kind != "report" and s.name not in {c.parent for c in plan.stages}]
+            leaves = [
+                s for s in plan.stages if s.kind != "report" and s.name not in {c.parent for c in plan.stages}
+            ]
             ends = [f"{s.name}_{s.segments}" for s in leaves]
             lines.append(f"  {' & '.join(ends)} -- any end --> {stage.name}_1")
     return "\n".join(lines)

@@ -1,8 +1,8 @@
 """May this segment begin? Whether a stage is done, held, hopeless, or goes on: decided from the ledger alone.
 
-What it is: the rules by which no allocation is burnt twice for the same bug, and no stage runs for nothing. They are
-the same for a first start, the next segment, a preemption and a lost node. What it is not: starting anything
-(`body.py`). Run: `pytest tests/test_launch_policy.py`.
+What it is: the rules by which no allocation is burnt twice for the same bug, and no stage runs for nothing.
+They are the same for a first start, the next segment, a preemption and a lost node. What it is not: starting
+anything (`body.py`). Run: `pytest tests/test_launch_policy.py`.
 """
 
 from __future__ import annotations
@@ -45,8 +45,8 @@ def refusal(plan: Plan, stage: Stage, attempts: Sequence[Attempt], checkpoint: i
 def hopeless(attempts: Sequence[Attempt], checkpoint: int | None) -> str:
     """Why another attempt would end as the last one; "" if it may not.
 
-    A fault of the options is never tried again, another fault once; a second one without a new checkpoint in between
-    is final, and so is a second stop without a step.
+    A fault of the options is never tried again, another fault once; a second one without a new checkpoint in
+    between is final, and so is a second stop without a step.
     """
     faults = [a for a in attempts if a.outcome == FAULT]
     if faults and faults[-1].exit == EXIT_USAGE:
@@ -55,7 +55,9 @@ def hopeless(attempts: Sequence[Attempt], checkpoint: int | None) -> str:
         return f"it failed twice without a new checkpoint: {faults[-1].reason}"
     stops = [a for a in attempts if a.outcome in (STOPPED, DONE, FAULT)][-2:]
     if len(stops) == 2 and all(a.outcome == STOPPED and _step(a.last) <= _step(a.step) for a in stops):
-        return "it stopped twice without a step: the time limit leaves no time to train; use --segment-minutes"
+        return (
+            "it stopped twice without a step: the time limit leaves no time to train; use --segment-minutes"
+        )
     return ""
 
 

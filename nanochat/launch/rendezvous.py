@@ -1,8 +1,10 @@
-"""Where the ranks of a job meet: an address of its first node that the others reach, and a port that is free there.
+"""Where the ranks of a job meet: an address of its first node that the others reach, and a port that is free
+there.
 
-Node names need not resolve: name (with the site's suffix), Slurm's own address of the node, and what this host says of
-itself are tried in turn, and a loopback address is only taken when there is nothing else. Called in the body of the
-job, which runs on its first node. What it is not: the ranks (`node.py`). Run: `pytest tests/test_launch_rendezvous.py`.
+Node names need not resolve: name (with the site's suffix), Slurm's own address of the node, and what this
+host says of itself are tried in turn, and a loopback address is only taken when there is nothing else. Called
+in the body of the job, which runs on its first node. What it is not: the ranks (`node.py`). Run: `pytest
+tests/test_launch_rendezvous.py`.
 """
 
 from __future__ import annotations
@@ -29,7 +31,9 @@ def _candidates(node: str, suffix: str) -> Iterator[str]:
         names.append(slurm.node_address(node))
     for name in [*names, socket.gethostname()]:
         with contextlib.suppress(OSError):
-            yield from dict.fromkeys(str(info[4][0]) for info in socket.getaddrinfo(name, None, socket.AF_INET))
+            yield from dict.fromkeys(
+                str(info[4][0]) for info in socket.getaddrinfo(name, None, socket.AF_INET)
+            )
 
 
 def port(job: str) -> int:

@@ -1,8 +1,9 @@
-"""What the user asked for: one command line -> the launcher's own options, the site, and each stage's options.
+"""What the user asked for: one command line -> the launcher's own options, the site, and each stage's
+options.
 
-An option goes to every stage that has it (`--depth 12`), or to one (`--base.steps 500`); `KEY=value` in capitals
-sets a key of the site. What no stage knows is refused here, on the login node. What it is not: jobs (`plan.py`).
-Look at it: `python -m scripts.launch plan --preset tiny --site lab`.
+An option goes to every stage that has it (`--depth 12`), or to one (`--base.steps 500`); `KEY=value` in
+capitals sets a key of the site. What no stage knows is refused here, on the login node. What it is not: jobs
+(`plan.py`). Look at it: `python -m scripts.launch plan --preset tiny --site lab`.
 """
 
 from __future__ import annotations
@@ -36,7 +37,8 @@ from nanochat.pipeline import Step
 
 CLASSES: dict[str, type] = {
     "sample_world": SampleWorld, "tok_train": TokTrain, "tok_eval": TokEval, "base_train": BaseTrain,
-    "mid_train": MidTrain, "chat_sft": ChatSFT, "base_eval": BaseEval, "chat_eval": ChatEval, "report": Rooted,
+    "mid_train": MidTrain, "chat_sft": ChatSFT, "base_eval": BaseEval, "chat_eval": ChatEval,
+    "report": Rooted,
 }  # fmt: skip
 PLACES = ("run", "base_dir", "fresh")  # the launcher's: the same for all stages
 OF_PIPELINE = ("control_items", "world_seed", "embedded_world")
@@ -101,7 +103,7 @@ def read(argv: Sequence[str], preset: str = "speedrun") -> Request:
     site = sites.load(launch.site, keys)
     depth = next((w.partition("=")[2] for w in routed.get("base", []) if w.startswith("--depth=")), None)
     run = launch.run or (f"d{depth}" if depth else recipe.run) or preset
-    root = base_dir(launch.base_dir or site.base_dir or None)
+    root = _place(launch.base_dir or site.base_dir)
     recipe = configurator.parse(
         Pipeline,
         ["--preset", preset, "--run", run, "--nproc", str(site.ranks), *routed["pipeline"]],
@@ -114,15 +116,22 @@ def read(argv: Sequence[str], preset: str = "speedrun") -> Request:
     return Request(launch, preset, site, run, root, stages, tuple(argv))
 
 
+def _place(path: str) -> Path:
+    """The base folder. What is relative on a login node would be elsewhere in a job."""
+    if path and not Path(path).expanduser().is_absolute():
+        raise UsageError(f"--base-dir {path}: give a whole path, on a filesystem that all nodes see")
+    return base_dir(path or None)
+
+
 def _take_preset(words: Sequence[str], default: str) -> tuple[str, list[str]]:
-    """The value of `--preset`, and the other words."""
-    rest = list(words)
-    for i, word in enumerate(words):
-        if word == "--preset" and i + 1 < len(words):
-            return words[i + 1], rest[:i] + rest[i + 2 :]
-        if re.match(r"(--)?preset=", word):
-            return word.partition("=")[2], rest[:i] + rest[i + 1 :]
-    return os.environ.get("NANOCHAT_PRESET", default), rest
+    """The value of `--preset`, and the other words; the last one counts, so that a file may give one."""
+    preset, rest = os.environ.get("NANOCHAT_PRESET", default), list(words)
+    while rest.count("--preset") and rest.index("--preset") + 1 < len(rest):
+        at = rest.index("--preset")
+        preset = rest[at + 1]
+        del rest[at : at + 2]
+    given = [word for word in rest if re.match(r"(--)?preset=", word)]
+    return (given[-1].partition("=")[2] if given else preset), [word for word in rest if word not in given]
 
 
 def _ask(step: Step, rooted: list[str], words: list[str], site: Site) -> Asked:
@@ -134,6 +143,7 @@ def _ask(step: Step, rooted: list[str], words: list[str], site: Site) -> Asked:
     if has_device and not any(word.startswith("--device=") for word in words):
         words.append(f"--device={site.device}")
     argv = [*rooted, *step.args, *words]
+    config: Any
     config, origins = configurator.parse_traced(kind, argv, prog=step.script, about=None)
     return Asked(step, config, origins)
 

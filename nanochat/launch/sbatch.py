@@ -1,8 +1,9 @@
-"""The text of a job, a pure function of plan and job: `#SBATCH` lines, the site's environment, one body for all.
+"""The text of a job, a pure function of plan and job: `#SBATCH` lines, the site's environment, one body for
+all.
 
-What it is: text. What is different from site to site comes from the site file, what is different from job to job is
-the last line's arguments. What it is not: submission (`submission.py`) or the body (`body.py`).
-Look at it: `python -m scripts.launch plan --preset tiny --site lab --texts`.
+What it is: text. What is different from site to site comes from the site file, what is different from job to
+job is the last line's arguments. What it is not: submission (`submission.py`) or the body (`body.py`). Look
+at it: `python -m scripts.launch plan --preset tiny --site lab --texts`.
 """
 
 from __future__ import annotations
@@ -67,6 +68,7 @@ def text(plan: Plan, job: Job) -> str:
 def _quoted(flag: str) -> str:
     """A flag as sbatch reads it from a #SBATCH line."""
     if any(c in flag for c in "\"'\\\n#"):
-        raise UsageError(f"{flag!r} cannot stand in a batch script; choose a --base-dir without quotes, # and \\")
+        raise UsageError(
+            f"{flag!r} cannot stand in a batch script; choose a --base-dir without quotes, # and \\"
+        )
     return f'"{flag}"' if " " in flag else flag
-

@@ -1,8 +1,9 @@
 """Site files: what differs from cluster to cluster, as `KEY=value` lines in `env/sites/NAME.env`.
 
-What it is: the list of legal keys, a parser (a site file is read, never executed), and `load`, which layers command
-line > environment (`NANOCHAT_KEY`) > `.env.local` > site file > defaults. Values may use the site's own variables
-(`$WORK/nanochat`). What it is not: Slurm's flags (`sbatch.py`). Look at one: `python -m scripts.launch site lab`.
+What it is: the list of legal keys, a parser (a site file is read, never executed), and `load`, which layers
+command line > environment (`NANOCHAT_KEY`) > `.env.local` > site file > defaults. Values may use the site's
+own variables (`$WORK/nanochat`). What it is not: Slurm's flags (`sbatch.py`). Look at one: `python -m
+scripts.launch site lab`.
 """
 
 from __future__ import annotations
@@ -98,9 +99,9 @@ def names() -> list[str]:
 
 
 def load(name: str | None, overrides: Mapping[str, str], environ: Mapping[str, str] = os.environ) -> Site:
-    """The site `name` (else NANOCHAT_SITE, else `generic`) under the user's own layers; unknown keys are refused.
+    """The site `name` (else NANOCHAT_SITE, else `generic`) under the user's own layers.
 
-    `overrides` are the command line's `KEY=value` words.
+    `overrides` are the command line's `KEY=value` words. Unknown keys are refused.
     """
     local = read(ROOT / LOCAL) if (ROOT / LOCAL).is_file() else {}
     chosen = name or environ.get("NANOCHAT_SITE") or local.pop("SITE", None) or "generic"
@@ -168,7 +169,9 @@ def _convert(word: str, text: str, origin: str, environ: Mapping[str, str]) -> A
     elif kind in (int, float):
         return _number(word, text, origin, kind)
     elif not re.fullmatch(field.metadata["pattern"], text):
-        raise UsageError(f"{origin}: {word}={text!r} has characters that cannot be in {field.metadata['help']}")
+        raise UsageError(
+            f"{origin}: {word}={text!r} has characters that cannot be in {field.metadata['help']}"
+        )
     return text
 
 

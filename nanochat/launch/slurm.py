@@ -1,7 +1,8 @@
 """What Slurm's commands say, as Python values: one place for their formats.
 
-What it is: sbatch, squeue, scontrol, scancel, sinfo, sacct, called with argument lists and a clean environment (no
-inherited SBATCH_* or SLURM_* variable may change a job). What it is not: decisions. Run: `pytest -m slurm`.
+What it is: sbatch, squeue, scontrol, scancel, sinfo, sacct, called with argument lists and a clean
+environment (no inherited SBATCH_* or SLURM_* variable may change a job). What it is not: decisions. Run:
+`pytest -m slurm`.
 """
 
 from __future__ import annotations
@@ -21,8 +22,10 @@ TIMEOUT_S = 60
 # Variables of a job or of the plan that a new job must not inherit; SLURM_CONF says which cluster it is.
 NOT_INHERITED = re.compile(r"(SBATCH|SLURM|SRUN|SALLOC|PMI|PMIX|NANOCHAT|TORCHELASTIC)_.*|TMPDIR|HOSTNAME")
 KEPT = ("SLURM_CONF",)
-LIVE = {"PENDING", "RUNNING", "CONFIGURING", "COMPLETING", "SUSPENDED", "REQUEUED", "REQUEUE_HOLD", "RESIZING",
-        "SIGNALING", "STAGE_OUT", "STOPPED", "REQUEUE_FED"}  # fmt: skip
+LIVE = {
+    "PENDING", "RUNNING", "CONFIGURING", "COMPLETING", "SUSPENDED", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED",
+    "RESIZING", "SIGNALING", "STAGE_OUT", "STOPPED",
+}  # fmt: skip
 
 
 class SlurmError(RuntimeError):
@@ -174,6 +177,12 @@ def hostnames(nodes: str) -> list[str]:
 def node_address(node: str) -> str:
     """The address that Slurm itself uses for a node; "" if it does not say."""
     match = re.search(r"NodeAddr=(\S+)", call("scontrol", "show", "node", node))
+    return match[1] if match else ""
+
+
+def log_of(job: str) -> str:
+    """Where a job's output goes; "" if Slurm does not say."""
+    match = re.search(r"^ *StdOut=(.+)$", call("scontrol", "show", "job", job), re.MULTILINE)
     return match[1] if match else ""
 
 

@@ -1,8 +1,8 @@
 """A run in words: each stage's state, why it waits, how far it is, when it will end.
 
-What it is: the ledger, the metrics and what Slurm says, put together as `Row`s and a table. Works while the run is in
-the queue, afterwards, and where Slurm has forgotten the jobs. What it is not: a judge or a mender (`doctor.py`).
-Run: `python -m scripts.launch status RUN`.
+What it is: the ledger, the metrics and what Slurm says, put together as `Row`s and a table. Works while the
+run is in the queue, afterwards, and where Slurm has forgotten the jobs. What it is not: a judge or a mender
+(`doctor.py`). Run: `python -m scripts.launch status RUN`.
 """
 
 from __future__ import annotations
@@ -77,7 +77,11 @@ def rows(plan: Plan) -> list[Row]:
 
 
 def _row(
-    plan: Plan, stage: Stage, jobs: Sequence[Submitted], attempts: Sequence[Attempt], known: Mapping[str, Queued]
+    plan: Plan,
+    stage: Stage,
+    jobs: Sequence[Submitted],
+    attempts: Sequence[Attempt],
+    known: Mapping[str, Queued],
 ) -> Row:
     if policy.finished(plan, stage):
         last = next(a for a in reversed(attempts) if a.outcome == ledger.DONE)
@@ -98,7 +102,11 @@ def _row(
 
 
 def _ended(
-    stage: Stage, jobs: Sequence[Submitted], attempts: Sequence[Attempt], known: Mapping[str, Queued], history: str
+    stage: Stage,
+    jobs: Sequence[Submitted],
+    attempts: Sequence[Attempt],
+    known: Mapping[str, Queued],
+    history: str,
 ) -> Row:
     """A stage that is not done and has no job any more."""
     if not jobs:
@@ -108,7 +116,9 @@ def _ended(
         job = jobs[-1]
         if cancelled:
             return Row(stage.name, job.job, job.id, CANCELLED, "cancelled before it began")
-        return Row(stage.name, job.job, job.id, LOST, "Slurm no longer knows its job; resume submits it again")
+        return Row(
+            stage.name, job.job, job.id, LOST, "Slurm no longer knows its job; resume submits it again"
+        )
     last = attempts[-1]
     state = {ledger.STOPPED: STOPPED, ledger.FAULT: FAILED}.get(last.outcome, LOST)
     if known.get(last.id, Queued(last.id, "")).state == "CANCELLED":
@@ -126,13 +136,16 @@ def _history(plan: Plan, stage: Stage, attempts: Sequence[Attempt], known: Mappi
     if last.outcome == ledger.FAULT:
         return f"{last.job} failed{at}: {last.reason}"
     state = known[last.id].state if last.id in known else ""
-    if state in ("CANCELLED", "TIMEOUT", "PREEMPTED", "NODE_FAIL", "OUT_OF_MEMORY") and _is_last(last, attempts):
+    if state in ("CANCELLED", "TIMEOUT", "PREEMPTED", "NODE_FAIL", "OUT_OF_MEMORY") and _is_last(
+        last, attempts
+    ):
         return f"{last.job} {ENDED[state]}{at or _at_checkpoint(plan, stage)}"
     if last.outcome == ledger.STOPPED and not last.reason:
         return f"{last.job} stopped cleanly{at}"
+    where = at or _at_checkpoint(plan, stage)
     if not _is_last(last, attempts) or state in ("PENDING", "RUNNING"):
-        return f"{last.job} was preempted or lost its node, and Slurm starts it again{_at_checkpoint(plan, stage)}"
-    return f"{last.job} {last.reason or ENDED.get(state, 'ended without a word')}{at or _at_checkpoint(plan, stage)}"
+        return f"{last.job} was preempted or lost its node, and Slurm starts it again{where}"
+    return f"{last.job} {last.reason or ENDED.get(state, 'ended without a word')}{where}"
 
 
 def _runs(attempt: Attempt, attempts: Sequence[Attempt], known: Mapping[str, Queued]) -> bool:
@@ -146,7 +159,9 @@ def _is_last(attempt: Attempt, attempts: Sequence[Attempt]) -> bool:
 
 
 def _at_checkpoint(plan: Plan, stage: Stage) -> str:
-    step = ledger.checkpoint_step(Path(plan.base_dir) / f"{stage.trains}_{plan.run}") if stage.trains else None
+    step = (
+        ledger.checkpoint_step(Path(plan.base_dir) / f"{stage.trains}_{plan.run}") if stage.trains else None
+    )
     return "" if step is None else f", saved at step {step}"
 
 

@@ -1,8 +1,9 @@
-"""From a plan to jobs in the queue: freeze the code, write the texts, submit each job behind those it waits for.
+"""From a plan to jobs in the queue: freeze the code, write the texts, submit each job behind those it waits
+for.
 
-What it is: `prepare` (the run folder), `submit_missing` (whatever is neither done nor queued: a first submission, one
-that was interrupted, and a resumption are the same), `give_up`. What it is not: the plan (`plan.py`) or sbatch's
-text (`sbatch.py`). Run: `python -m scripts.launch submit --preset tiny --site lab`.
+What it is: `prepare` (the run folder), `submit_missing` (whatever is neither done nor queued: a first
+submission, one that was interrupted, and a resumption are the same), `give_up`. What it is not: the plan
+(`plan.py`) or sbatch's text (`sbatch.py`). Run: `python -m scripts.launch submit --preset tiny --site lab`.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ Live = Mapping[str, Queued]
 
 
 def prepare(plan: Plan, stages: Sequence[Asked]) -> RunFolder:
-    """Write all that the jobs read: code, options, texts; `plan.json` last, since it says that the rest is there."""
+    """Write all that the jobs read: code, options, texts; and `plan.json`, the sign that it is there."""
     run = RunFolder(plan.folder)
     for folder in (run.logs, run.texts, run.configs):  # Slurm does not make the folder of a log
         folder.mkdir(parents=True, exist_ok=True)
@@ -85,7 +86,8 @@ def _write(path: Path, text: str) -> None:
 
 def check(plan: Plan) -> None:
     """Let Slurm look at each kind of job before the first is submitted; UsageError has all that it says."""
-    run, found = RunFolder(plan.folder), {}
+    run = RunFolder(plan.folder)
+    found: dict[str, list[str]] = {}
     for stage in plan.stages:
         why = slurm.test(str(run.texts / f"{stage.jobs[0].name}.sbatch"))
         if why:
@@ -95,8 +97,22 @@ def check(plan: Plan) -> None:
         raise UsageError(f"Slurm refuses jobs of this plan; nothing was submitted:{lines}")
 
 
-def submit_missing(plan: Plan, first: str = "") -> list[Submitted]:
-    """Submit each job that is neither done nor in the queue. `first`: the id of the job that we are, the data job.
+def record_first(plan: Plan, id: str) -> None:
+    """The job that we are is the run's first, the data job: nobody submits it."""
+    run, stage = RunFolder(plan.folder), plan.stages[0]
+    if id not in {s.id for s in run.submitted()}:
+        run.add_job(Submitted(stage.jobs[0].name, stage.name, id, time.time()))
+
+
+def link_log(run: RunFolder, plan: Plan, id: str) -> None:
+    """The first job's log lies where sbatch was called; the run's folder of logs names it."""
+    link = Path(run.log(plan.stages[0].name).replace("%j", id).replace("%%", "%"))
+    if (there := slurm.log_of(id)) and not link.exists():
+        link.symlink_to(there)
+
+
+def submit_missing(plan: Plan) -> list[Submitted]:
+    """Submit each job that is neither done nor in the queue.
 
     Returns what was submitted now. Whoever is killed on the way leaves a ledger that the next call completes.
     """
@@ -110,10 +126,7 @@ def submit_missing(plan: Plan, first: str = "") -> list[Submitted]:
         queued = max((job.segment for job in stage.jobs if job.name in ids), default=0)
         for job in stage.jobs[queued:]:
             after = dependency(plan, job, ids)
-            if first and stage is plan.stages[0]:
-                taken, after = first, ""
-            else:
-                taken = slurm.submit(str(run.texts / f"{job.name}.sbatch"), after)
+            taken = slurm.submit(str(run.texts / f"{job.name}.sbatch"), after)
             ids[job.name] = taken
             new.append(Submitted(job.name, stage.name, taken, time.time(), after))
             run.add_job(new[-1])
@@ -133,8 +146,8 @@ def _adopt(plan: Plan, run: RunFolder, queue: Live) -> None:
 def dependency(plan: Plan, job: Job, ids: Mapping[str, str]) -> str:
     """What a job waits for; `ids`: the jobs that are in the queue, by name.
 
-    Slurm takes "all of" or "one of", never both in one: a later segment waits for the one before it to end without
-    success, and where its parent is a single job also for that.
+    Slurm takes "all of" or "one of", never both in one: a later segment waits for the one before it to end
+    without success, and where its parent is a single job also for that.
     """
     stage = job.stage
     if stage.kind == "report":
@@ -161,7 +174,7 @@ def live_jobs(plan: Plan) -> list[tuple[Submitted, Queued]]:
 def give_up(plan: Plan, stage: Stage, job: Job) -> None:
     """Cancel what can only fail now: later segments of a stage and all stages behind it, the last one first.
 
-    Called in the job itself. Where jobs may not do that, each of them sees for itself that it has nothing to do.
+    Called in the job itself. Where jobs may not do that, each of them sees that it has nothing to do.
     """
     later = {j.name for j in stage.jobs if j.segment > job.segment}
     later |= {j.name for s in plan.after(stage) for j in s.jobs}

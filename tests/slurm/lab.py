@@ -1,13 +1,13 @@
 """A real Slurm on one machine for the tests: slurmctld, virtual nodes with fake GPUs, munge; no root service.
 
-What it is: a cluster below one folder of its own, on ports of its own, up in seconds: `cpu1` and `gpu1`, `gpu2`, ...
-(all of them this machine; Debian's slurmd takes `-N`). GPUs are links to /dev/null, which Slurm schedules and
-numbers like real ones. With `accounting`, also slurmdbd on a MariaDB of its own. What it is not: a cluster to
-compute on, or anything that touches /etc/slurm, systemd or cgroups.
+What it is: a cluster below one folder of its own, on ports of its own, up in seconds: `cpu1` and `gpu1`,
+`gpu2`, ... (all of them this machine; Debian's slurmd takes `-N`). GPUs are links to /dev/null, which Slurm
+schedules and numbers like real ones. With `accounting`, also slurmdbd on a MariaDB of its own. What it is
+not: a cluster to compute on, or anything that touches /etc/slurm, systemd or cgroups.
 
     python tests/slurm/lab.py install                 as root: apt-get what is missing
     python tests/slurm/lab.py start FOLDER            then: eval "$(python tests/slurm/lab.py env FOLDER)"
-    python tests/slurm/lab.py kill-node FOLDER gpu1   the node dies with everything on it; start-node revives it
+    python tests/slurm/lab.py kill-node FOLDER gpu1   the node dies, and all on it; start-node revives it
     python tests/slurm/lab.py stop FOLDER
 """
 
@@ -27,6 +27,8 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+
+import accounting
 
 TOOLS = {"slurmctld": "slurmctld", "slurmd": "slurmd", "sbatch": "slurm-client", "munged": "munge"}
 ACCOUNTING_TOOLS = {
@@ -93,6 +95,7 @@ class Lab:
     def __init__(self, folder: Path, spec: Spec | None = None) -> None:
         self.folder = folder.absolute()
         self.conf = self.folder / "etc" / "slurm.conf"
+        self.host = socket.gethostname().split(".")[0]
         stored = self.folder / "spec.json"
         if stored.exists():
             facts = json.loads(stored.read_text())
@@ -128,12 +131,12 @@ class Lab:
         try:
             self._start_munge()
             if self.spec.accounting:
-                self._start_accounting()
-            self._spawn("slurmctld", "slurmctld", "-D", "-f", str(self.conf))
-            self._await("slurmctld", lambda: "UP" in self.run("scontrol", "ping", timeout_s=3))
+                accounting.start(self)
+            self.spawn("slurmctld", "slurmctld", "-D", "-f", str(self.conf))
+            self.wait_for("slurmctld", lambda: "UP" in self.run("scontrol", "ping", timeout_s=3))
             for node in self.spec.nodes:
                 self.start_node(node)
-            self._await("idle nodes", self._all_idle)
+            self.wait_for("idle nodes", self._all_idle)
         except BaseException:
             self.stop()
             raise
@@ -143,14 +146,14 @@ class Lab:
         """Cancel what runs, end every daemon and every job process of this lab, by process id."""
         with contextlib.suppress(Exception):
             self.run("scancel", "-u", getpass.getuser(), timeout_s=5)
-            self._await("empty queue", lambda: not self.run("squeue", "-h", timeout_s=3).strip(), 5)
+            self.wait_for("empty queue", lambda: not self.run("squeue", "-h", timeout_s=3).strip(), 5)
         self._end([f"slurmd-{node}" for node in self.spec.nodes] + ["slurmctld"])
         for pid in [*self._job_processes(), *self._step_daemons("")]:
             _kill(pid)
         self._end(["slurmdbd", "mariadbd", "munged"])
 
     def start_node(self, node: str) -> None:
-        self._spawn(f"slurmd-{node}", "slurmd", "-D", "-N", node, "-f", str(self.conf))
+        self.spawn(f"slurmd-{node}", "slurmd", "-D", "-N", node, "-f", str(self.conf))
 
     def kill_node(self, node: str) -> None:
         """The node loses power: its daemon, its steps and their processes are gone at once."""
@@ -172,7 +175,7 @@ class Lab:
             return int(self._pid_file(name).read_text())
         return None
 
-    def _spawn(self, name: str, *command: str) -> None:
+    def spawn(self, name: str, *command: str) -> None:
         with open(self.folder / "log" / f"{name}.out", "ab") as log:
             child = subprocess.Popen(
                 command, env=self.environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
@@ -181,7 +184,7 @@ class Lab:
         self._pid_file(name).write_text(str(child.pid))
         self._children = [*getattr(self, "_children", []), child]  # so that they can be reaped
 
-    def _await(self, what: str, is_there: Callable[[], bool], limit_s: float = 40) -> None:
+    def wait_for(self, what: str, is_there: Callable[[], bool], limit_s: float = 40) -> None:
         until = time.monotonic() + limit_s
         while time.monotonic() < until:
             with contextlib.suppress(subprocess.SubprocessError):
@@ -214,7 +217,9 @@ class Lab:
 
     def _job_processes(self, node: str = "") -> Iterator[int]:
         """Processes that a job of this cluster started (on `node`)."""
-        marks = {f"SLURM_CONF={self.conf}".encode()} | ({f"SLURMD_NODENAME={node}".encode()} if node else set())
+        marks = {f"SLURM_CONF={self.conf}".encode()} | (
+            {f"SLURMD_NODENAME={node}".encode()} if node else set()
+        )
         for process in _processes():
             with contextlib.suppress(OSError):
                 variables = set((process / "environ").read_bytes().split(b"\0"))
@@ -226,67 +231,31 @@ class Lab:
         key = folder / "key"
         key.write_bytes(secrets.token_bytes(128))
         key.chmod(0o600)
-        self._spawn(
+        self.spawn(
             "munged", "munged", "--foreground", f"--key-file={key}", f"--socket={folder / 'sock'}",
             f"--pid-file={folder / 'pid'}", f"--log-file={folder / 'log'}", f"--seed-file={folder / 'seed'}",
         )  # fmt: skip
-        self._await("munge", lambda: bool(self.run("munge", "-n", f"--socket={folder / 'sock'}")))
-
-    # ------------------------------------------------------------------ accounting
-
-    def _start_accounting(self) -> None:
-        folder, user = self.folder / "db", getpass.getuser()
-        if not (folder / "mysql").exists():
-            make = ("--no-defaults", "--auth-root-authentication-method=normal", "--skip-test-db")
-            self.run("mariadb-install-db", *make, f"--user={user}", f"--datadir={folder}", timeout_s=90)
-        sock = folder / "sock"
-        self._spawn(
-            "mariadbd", "mariadbd", "--no-defaults", f"--user={user}", f"--datadir={folder}",
-            f"--socket={sock}", f"--pid-file={folder / 'pid'}", "--bind-address=127.0.0.1",
-            f"--port={self.port + 2}", "--innodb-lock-wait-timeout=900", "--innodb-buffer-pool-size=128M",
-        )  # fmt: skip
-        client = ("--no-defaults", "-u", "root", f"--socket={sock}")
-        self._await("mariadbd", lambda: bool(self.run("mariadb-admin", *client, "ping")))
-        for host in ("127.0.0.1", "localhost"):
-            grant = f"grant all on slurm.* to 'slurm'@'{host}' identified by 'lab'"
-            self.run("mariadb", *client, "-e", f"create database if not exists slurm; {grant}")
-        self._spawn("slurmdbd", "slurmdbd", "-D")
-        self._await("slurmdbd", lambda: bool(self.run("sacctmgr", "-nP", "show", "qos", timeout_s=3)))
-        self._manage("add", "cluster", "lab")
-        for qos in self.spec.qos:
-            self._manage("add", "qos", qos)
-        for account in self.spec.accounts:
-            legal = ",".join(("normal", *self.spec.qos))
-            self._manage("add", "account", account, "Cluster=lab")
-            self._manage("add", "user", user, f"Account={account}", f"qos={legal}")
-
-    def _manage(self, *words: str) -> None:
-        with contextlib.suppress(subprocess.CalledProcessError):  # it is there already
-            self.run("sacctmgr", "-iQ", *words)
+        self.wait_for("munge", lambda: bool(self.run("munge", "-n", f"--socket={folder / 'sock'}")))
 
     # ------------------------------------------------------------------ configuration
 
     def _write_configuration(self) -> None:
-        devices = self.folder / "dev"
-        for index in range(self.spec.gpus):
+        devices, spec = self.folder / "dev", self.spec
+        for index in range(spec.gpus):
             link = devices / f"nvidia{index}"
             link.unlink(missing_ok=True)
             link.symlink_to("/dev/null")  # a character device, else Slurm would not set CUDA_VISIBLE_DEVICES
         gres = [
-            f"NodeName={node} Name=gpu Type={self.spec.gpu_type} File={devices}/nvidia[0-{self.spec.gpus - 1}]"
-            for node in self.spec.gpu_names
+            f"NodeName={node} Name=gpu Type={spec.gpu_type} File={devices}/nvidia[0-{spec.gpus - 1}]"
+            for node in spec.gpu_names
         ]
         (self.folder / "etc" / "gres.conf").write_text("\n".join(["AutoDetect=off", *gres, ""]))
         self.conf.write_text("\n".join([*self._settings(), *self._nodes(), *self._partitions(), ""]))
-        if self.spec.accounting:
-            database = self.folder / "etc" / "slurmdbd.conf"
-            database.write_text("\n".join([*self._database_settings(), ""]))
-            database.chmod(0o600)
 
     def _settings(self) -> list[str]:
         folder, user = self.folder, getpass.getuser()
         settings = {
-            "ClusterName": "lab", "SlurmctldHost": f"{_host()}(127.0.0.1)", "SlurmctldPort": self.port,
+            "ClusterName": "lab", "SlurmctldHost": f"{self.host}(127.0.0.1)", "SlurmctldPort": self.port,
             "SlurmUser": user, "SlurmdUser": user,
             # Once the credential's life is over a requeued job may start again: 120 s by default.
             "AuthInfo": f"socket={folder}/munge/sock,cred_expire=5",
@@ -320,7 +289,7 @@ class Lab:
             (self.folder / "spool" / node).mkdir(exist_ok=True)
             gres = f"Gres=gpu:{spec.gpu_type}:{spec.gpus}" if node.startswith("gpu") else ""
             feature = f"Feature={spec.features}" if spec.features else ""
-            where = f"NodeName={node} NodeHostname={_host()} NodeAddr=127.0.0.1 Port={port}"
+            where = f"NodeName={node} NodeHostname={self.host} NodeAddr=127.0.0.1 Port={port}"
             lines.append(f"{where} CPUs=256 RealMemory=1000000 {gres} {feature} State=UNKNOWN")
         return lines
 
@@ -335,23 +304,8 @@ class Lab:
         }
         return [f"PartitionName={name} {facts} {usual}" for name, facts in partitions.items()]
 
-    def _database_settings(self) -> list[str]:
-        folder = self.folder
-        settings = {
-            "AuthType": "auth/munge", "AuthInfo": f"socket={folder}/munge/sock", "DbdHost": _host(),
-            "DbdAddr": "127.0.0.1", "DbdPort": self.port + 1, "SlurmUser": getpass.getuser(),
-            "StorageType": "accounting_storage/mysql", "StorageHost": "127.0.0.1",
-            "StoragePort": self.port + 2, "StorageUser": "slurm", "StoragePass": "lab", "StorageLoc": "slurm",
-            "LogFile": f"{folder}/log/slurmdbd.log", "PidFile": f"{folder}/run/dbd.own",
-        }  # fmt: skip
-        return [f"{key}={value}" for key, value in settings.items()]
-
 
 # ----------------------------------------------------------------------------- the machine
-
-
-def _host() -> str:
-    return socket.gethostname().split(".")[0]
 
 
 def _free_ports(count: int) -> int:
