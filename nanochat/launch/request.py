@@ -51,6 +51,7 @@ class Launch(Rooted):
     site: str | None = opt(None, "site file in env/sites (default: NANOCHAT_SITE, else generic)")
     segments: int | None = opt(None, "jobs of each training stage, one after another", low=1)
     segment_minutes: int | None = opt(None, "time limit of each of them", low=1)
+    until: str | None = opt(None, "last stage of the recipe to run; the report comes behind it")
     fresh: bool = opt(False, "start again: what an earlier run of that name left is moved aside")
     dry_run: bool = opt(False, "print the plan and exit")
     mermaid: bool = opt(False, "with plan: print the jobs as a Mermaid graph")
@@ -111,9 +112,22 @@ def read(argv: Sequence[str], preset: str = "speedrun") -> Request:
     )  # fmt: skip
     rooted = ["--preset", preset, "--run", run, "--base-dir", str(root)]
     stages = tuple(
-        _ask(step, rooted, routed.get(slug(step.name), []), site) for step in pipeline.plan(recipe)
+        _ask(step, rooted, routed.get(slug(step.name), []), site)
+        for step in _until(launch.until, pipeline.plan(recipe))
     )
     return Request(launch, preset, site, run, root, stages, tuple(argv))
+
+
+def _until(last: str | None, steps: list[Step]) -> list[Step]:
+    names = [slug(step.name) for step in steps]
+    if last is None:
+        return steps
+    if last not in names:
+        raise UsageError(f"--until {last}: there is no such stage; stages are {', '.join(names)}")
+    return [
+        *steps[: names.index(last) + 1],
+        *(s for s in steps[names.index(last) + 1 :] if s.script == "report"),
+    ]
 
 
 def _place(path: str) -> Path:

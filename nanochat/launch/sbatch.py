@@ -67,8 +67,8 @@ def text(plan: Plan, job: Job) -> str:
 
 def _quoted(flag: str) -> str:
     """A flag as sbatch reads it from a #SBATCH line."""
-    if any(c in flag for c in "\"'\\\n#"):
+    if any(c in flag for c in '"\\\n#'):
         raise UsageError(
             f"{flag!r} cannot stand in a batch script; choose a --base-dir without quotes, # and \\"
         )
-    return f'"{flag}"' if " " in flag else flag
+    return f'"{flag}"' if {" ", "'"} & set(flag) else flag

@@ -35,8 +35,8 @@ ENTRY = """\
 #
 # This is the first job. It needs no GPU: it submits every other job, all of which wait for it, and then gets
 # the data. Its account and partition are those of SBATCH_ACCOUNT and SBATCH_PARTITION or of sbatch's flags;
-# those of the other jobs come from the site file (env/sites/NAME.env) or from Slurm. Started again, it submits
-# nothing twice. `bash slurm/{name}.slurm` on a login node submits all jobs, this one too. Then:
+# those of the other jobs come from the site file (env/sites/NAME.env) or from Slurm. Started again, it
+# submits nothing twice. `bash slurm/{name}.slurm` on a login node submits all jobs, this one too. Then:
 #
 #   python -m scripts.launch status RUN
 #
