@@ -6,7 +6,7 @@
     logs    RUN [JOB]  the end of the newest log (of a stage or job)
     stop    RUN        end cleanly: nothing new begins, what trains saves and stops; resume goes on
     cancel  RUN        end now, from the chain's end; resume goes on from the last checkpoint
-    resume  RUN        submit again what is neither done nor queued
+    resume  RUN [OPTIONS]  submit again what is neither done nor queued; --new-code: with the code as it is now
     cost    RUN        GPU-hours of each stage, lost starts included
     doctor  [RUN]      what is wrong, and what to do about it
 

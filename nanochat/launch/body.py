@@ -40,7 +40,8 @@ class Body:
         self.trained = self.root / f"{self.stage.trains}_{plan.run}" if self.stage.trains else None
         self.id, self.restart = environ["SLURM_JOB_ID"], int(environ.get("SLURM_RESTART_COUNT") or 0)
         self.nodes = slurm.hostnames(environ.get("SLURM_JOB_NODELIST", ""))
-        self.signals: list[int] = []
+        self.deadline = self._deadline()
+        self.asked = False  # Slurm has asked us to stop
 
     # ------------------------------------------------------------------ the order of things
 
@@ -103,13 +104,13 @@ class Body:
             "--config",
             str(self.run.configs / f"{self.stage.name}.toml"),
         ]
-        deadline = self.deadline() if self.trained else None
-        return words if deadline is None else [*words, "--deadline", f"{deadline:.0f}"]
+        return words if self.deadline is None else [*words, "--deadline", f"{self.deadline:.0f}"]
 
-    def deadline(self) -> float | None:
+    def _deadline(self) -> float | None:
         """When training has to stop so that its last save is on the disk in time; None: never."""
-        left, margin = slurm.time_left(self.id), float(self.plan.site.stop_margin_s)
-        if left is None or not margin or self.trained is None:
+        margin = float(self.plan.site.stop_margin_s)
+        left = slurm.time_left(self.id) if self.trained and margin else None
+        if self.trained is None or left is None or not margin:
             return None
         records = metrics.read(self.trained / "metrics.jsonl")
         saves = [record["save_s"] for record in records if "save_s" in record]
@@ -144,7 +145,7 @@ class Body:
             child = subprocess.Popen(self.command(), env=self.variables(), cwd=self.run.code)
             while (code := child.poll()) is None:
                 time.sleep(POLL_S)
-                if self.signals and self.trained and self.trained.is_dir():
+                if self.asked and self.trained and self.trained.is_dir():
                     (self.trained / "STOP").touch()
                 if time.time() - attempt.seen > HEARTBEAT_S:
                     attempt.seen = time.time()
@@ -155,7 +156,8 @@ class Body:
         return code
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        self.signals.append(number)
+        """TERM always counts. USR1 comes up to a minute early, so that it only counts where we have no clock."""
+        self.asked = self.asked or number == signal.SIGTERM or self.deadline is None
 
     # ------------------------------------------------------------------ the end
 
@@ -177,9 +179,9 @@ class Body:
             attempt.outcome, attempt.exit = ledger.DONE, EXIT_DONE
         elif code == EXIT_STOPPED or "STOPPED" in fresh:
             attempt.outcome, attempt.exit = ledger.STOPPED, EXIT_STOPPED
-        elif self.signals:
-            attempt.outcome, attempt.exit = ledger.STOPPED, EXIT_STOPPED
-            attempt.reason = f"ended by Slurm ({signal.Signals(self.signals[0]).name}) before it could save"
+        elif self.asked:
+            attempt.outcome, attempt.exit = ledger.KILLED, EXIT_STOPPED
+            attempt.reason = "ended by Slurm before it could save"
         else:
             attempt.outcome, attempt.exit = (
                 ledger.FAULT,
@@ -200,7 +202,9 @@ class Body:
         self.say(f"{attempt.outcome}{where}{why}; {attempt.seconds:.0f} s, exit {attempt.exit}")
         checkpoint = ledger.checkpoint_step(self.trained) if self.trained else None
         is_last = self.job.segment == self.stage.segments
-        if attempt.outcome != ledger.DONE and (is_last or policy.hopeless([*earlier, attempt], checkpoint)):
+        if attempt.outcome in (ledger.DONE, ledger.KILLED):  # Slurm itself starts again whom it has preempted
+            return
+        if is_last or policy.hopeless([*earlier, attempt], checkpoint):
             self.say(f"nothing goes on from here by itself; python -m scripts.launch resume {self.plan.run}")
             give_up(self.plan, self.stage, self.job)
 

@@ -6,6 +6,7 @@ it). Run: `python -m scripts.launch --help`.
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import secrets
 import shutil
@@ -71,19 +72,29 @@ def entry(argv: list[str]) -> int:
 
 
 def _prepared(asked: request.Request, built: Plan, fitted: Sequence[request.Asked], first: str) -> Plan:
-    """The plan to submit: that of the run folder if this is the same run, else this one, written there."""
+    """The plan to submit, written into the run's folder: the run may be new, interrupted, or started again."""
     folder = RunFolder(built.folder)
-    is_mine = bool(first) and any(s.id == first for s in folder.submitted())  # Slurm has started us again
-    if (folder.path / "plan.json").is_file() and not is_mine:
+    if first and any(s.id == first for s in folder.submitted()):  # Slurm has started us again
+        return plans.load(folder.path)
+    if (folder.path / "plan.json").is_file():
         checks.refuse_live(plans.load(folder.path))
         if asked.launch.fresh:
             checks.move_aside(asked)
-    if (folder.path / "plan.json").is_file():
-        built = plans.load(folder.path)
-        checks.refuse_other(built, fitted)
-        folder.release()
+    if not folder.submitted():
+        submission.prepare(built, fitted)
         return built
-    submission.prepare(built, fitted)
+    return _replanned(asked, built, fitted)
+
+
+def _replanned(asked: request.Request, built: Plan, fitted: Sequence[request.Asked]) -> Plan:
+    """The same run under a new plan: other limits or another partition, the same options of its stages."""
+    known, folder = plans.load(built.folder), RunFolder(built.folder)
+    checks.refuse_other(known, fitted)
+    built = dataclasses.replace(built, run_id=known.run_id, created=known.created)
+    submission.write(built)
+    if asked.launch.new_code:
+        submission.freeze(folder)
+    folder.release()
     return built
 
 
@@ -153,7 +164,16 @@ def cancel(argv: list[str]) -> int:
 
 
 def resume(argv: list[str]) -> int:
-    found, _ = _load(argv)
+    """Submit again what is neither done nor queued; with further words, under a plan that they change."""
+    keys, _ = sites.split(argv)
+    found, words = _load(argv)
+    if keys or words:
+        more = [f"{name}={value}" for name, value in keys.items()] + words
+        asked = checks.fit(request.read([*found.words, "--preset", found.recipe, *more]))
+        built, fitted = plans.build(asked, found.run_id)
+        if built.folder != found.folder:
+            raise UsageError(f"resume goes on with {found.folder}, not with {built.folder}")
+        found = _replanned(asked, built, fitted)
     RunFolder(found.folder).release()
     _submit(found)
     return EXIT_DONE

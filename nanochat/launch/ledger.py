@@ -18,7 +18,7 @@ from typing import Any
 from nanochat import metrics
 from nanochat.common import read_json, write_json
 
-DONE, STOPPED, FAULT = "done", "stopped", "fault"
+DONE, STOPPED, FAULT, KILLED = "done", "stopped", "fault", "killed"  # killed: Slurm ended it unsaved
 HOLD = "HOLD"  # a file: no job of the run begins while it is there
 
 

@@ -53,6 +53,7 @@ class Launch(Rooted):
     segment_minutes: int | None = opt(None, "time limit of each of them", low=1)
     until: str | None = opt(None, "last stage of the recipe to run; the report comes behind it")
     fresh: bool = opt(False, "start again: what an earlier run of that name left is moved aside")
+    new_code: bool = opt(False, "go on with the clone's code as it is now, not with the run's copy")
     dry_run: bool = opt(False, "print the plan and exit")
     mermaid: bool = opt(False, "with plan: print the jobs as a Mermaid graph")
 

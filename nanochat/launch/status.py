@@ -120,7 +120,8 @@ def _ended(
             stage.name, job.job, job.id, LOST, "Slurm no longer knows its job; resume submits it again"
         )
     last = attempts[-1]
-    state = {ledger.STOPPED: STOPPED, ledger.FAULT: FAILED}.get(last.outcome, LOST)
+    ends = {ledger.STOPPED: STOPPED, ledger.KILLED: STOPPED, ledger.FAULT: FAILED}
+    state = ends.get(last.outcome, LOST)
     if known.get(last.id, Queued(last.id, "")).state == "CANCELLED":
         state = CANCELLED
     return Row(stage.name, last.job, last.id, state, f"{history}; resume goes on")

@@ -31,7 +31,7 @@ Live = Mapping[str, Queued]
 # ----------------------------------------------------------------------------- the run folder
 
 
-def prepare(plan: Plan, stages: Sequence[Asked]) -> RunFolder:
+def prepare(plan: Plan, stages: Sequence[Asked]) -> None:
     """Write all that the jobs read: code, options, texts; and `plan.json`, the sign that it is there."""
     run = RunFolder(plan.folder)
     for folder in (run.logs, run.texts, run.configs):  # Slurm does not make the folder of a log
@@ -39,10 +39,14 @@ def prepare(plan: Plan, stages: Sequence[Asked]) -> RunFolder:
     freeze(run)
     for asked in stages:
         _write(run.configs / f"{asked.slug}.toml", asked.toml())
+    write(plan)
+
+
+def write(plan: Plan) -> None:
+    run = RunFolder(plan.folder)
     for job in plan.jobs:
         _write(run.texts / f"{job.name}.sbatch", sbatch.text(plan, job))
     write_json(run.path / "plan.json", plans.to_dict(plan))
-    return run
 
 
 def freeze(run: RunFolder) -> None:
