@@ -1,14 +1,17 @@
 """A run on a Slurm cluster, from a login node: `python -m scripts.launch COMMAND ...`.
 
-    plan    [OPTIONS]  the jobs as a table, and nothing else; --mermaid: as a graph
-    submit  [OPTIONS]  plan, freeze the code, submit every job
-    status  RUN        each stage in words: why it waits, how far it is, how it ended
-    logs    RUN [JOB]  the end of the newest log (of a stage or job)
-    stop    RUN        end cleanly: nothing new begins, what trains saves and stops; resume goes on
-    cancel  RUN        end now, from the chain's end; resume goes on from the last checkpoint
-    resume  RUN [OPTIONS]  submit again what is neither done nor queued; --new-code: with the code as it is now
-    cost    RUN        GPU-hours of each stage, lost starts included
-    doctor  [RUN]      what is wrong, and what to do about it
+    plan    [OPTIONS]      the jobs as a table, and nothing else; --mermaid, --texts: as a graph, as scripts
+    submit  [OPTIONS]      plan, freeze the code, submit every job
+    status  RUN            each stage in words: why it waits, how far it is, how it ended
+    logs    RUN [STAGE]    the end of the newest log
+    attach  RUN [STAGE]    a shell on the node of a running job
+    stop    RUN            end cleanly: nothing new begins, what trains saves and stops
+    cancel  RUN            end now, from the chain's end
+    resume  RUN [OPTIONS]  submit again what is neither done nor queued; --new-code: with today's code
+    cost    RUN            GPU-hours of each stage, lost starts included
+    doctor  [RUN]          what is wrong, and what to do about it
+    site    [NAME]         the values of a site, and what each key means
+    detect  [NAME]         a site file for this cluster, from what its Slurm says
 
 OPTIONS: --preset, --run, --site, KEY=value for a key of the site, and any option of a stage.
 """
@@ -24,7 +27,8 @@ from nanochat.launch import commands
 COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "plan": commands.plan, "submit": commands.submit, "entry": commands.entry, "status": commands.status,
     "logs": commands.logs, "stop": commands.stop, "cancel": commands.cancel, "resume": commands.resume,
-    "cost": commands.cost, "doctor": commands.doctor,
+    "cost": commands.cost, "doctor": commands.doctor, "attach": commands.attach, "site": commands.site,
+    "detect": commands.detect,
 }  # fmt: skip
 
 

@@ -20,10 +20,9 @@ from types import FrameType
 
 from nanochat import metrics
 from nanochat.common import EXIT_DONE, EXIT_FAULT, EXIT_STOPPED, read_json, run_main
-from nanochat.launch import ledger, policy, rendezvous, slurm
+from nanochat.launch import container, ledger, nodecheck, policy, rendezvous, slurm, submission
 from nanochat.launch.ledger import Attempt, RunFolder
 from nanochat.launch.plan import Job, Plan, load
-from nanochat.launch.submission import give_up
 
 HEARTBEAT_S = 20.0
 POLL_S = 0.2
@@ -54,11 +53,13 @@ class Body:
         if refused:
             self.say(refused.reason)
             if refused.exit not in (EXIT_DONE, EXIT_STOPPED):
-                give_up(self.plan, self.stage, self.job)
+                submission.give_up(self.plan, self.stage, self.job)
             return refused.exit
         attempt = self._begin(checkpoint)
+        if not self._nodes_are_good(attempt):
+            return int(attempt.exit or 0)
         before = self._ages()
-        code = self._watch(attempt)
+        code = self._watch(attempt, self.command())
         self._judge(attempt, code, before)
         self._end(attempt, earlier)
         return int(attempt.exit or 0)
@@ -83,20 +84,51 @@ class Body:
 
     # ------------------------------------------------------------------ running
 
+    def _nodes_are_good(self, attempt: Attempt) -> bool:
+        """Look at the nodes first; what is bad is used no more, and the next segment goes on elsewhere."""
+        if not (self.trained and self.plan.site.node_check):
+            return True
+        folder = self.run.path / "nodes" / f"{self.id}.{self.restart}"
+        folder.mkdir(parents=True, exist_ok=True)
+        words = [f"--out={folder}", f"--device={self.plan.site.device}", f"--now={time.time():.0f}"]
+        words += [f"--scratch={self.plan.site.local_scratch}"] if self.plan.site.local_scratch else []
+        code = self._watch(attempt, self.step("nodecheck", words), nodecheck.LIMIT_S)
+        if code == 0 or self.asked:
+            return True  # whoever is asked to stop now stops in the trainer
+        bad = nodecheck.verdict(folder, self.nodes)
+        if not bad:
+            self.say("the nodes did not meet in the check; training tries for itself")
+            return True
+        attempt.ended = attempt.seen = time.time()
+        attempt.outcome, attempt.exit = ledger.KILLED, EXIT_STOPPED
+        attempt.reason = "; ".join(f"{node}: {why}" for node, why in bad.items())
+        self.run.write(attempt)
+        line = submission.keep_off(self.plan, bad)
+        self.say(f"bad node, not used again: {attempt.reason}" + (f"; type: {line}" if line else ""))
+        return False
+
     def command(self) -> list[str]:
-        """srun's words: one launcher a node, in the container if the site has one."""
+        """The words of the stage's step."""
+        words = [f"--ranks={self.stage.ranks}"]
+        if self.plan.site.stage_local and self.stage.data:
+            words += [f"--data={self.root / self.stage.data}", f"--scratch={self.plan.site.local_scratch}"]
+        return [*self.step("node", words), "--", *self.script()]
+
+    def step(self, module: str, words: list[str]) -> list[str]:
+        """srun's words: one process of `nanochat.launch.MODULE` a node, in the site's container."""
         stage, site = self.stage, self.plan.site
+        flags, before, python = container.wrap(self.plan)
         srun = [
             "srun", f"--nodes={stage.nodes}", f"--ntasks={stage.nodes}", "--ntasks-per-node=1",
-            "--kill-on-bad-exit=1", *site.srun_extra.split(),
+            "--kill-on-bad-exit=1", *site.srun_extra.split(), *flags,
         ]  # fmt: skip
-        node = [f"--nodes={stage.nodes}", f"--ranks={stage.ranks}"]
+        node = [f"--nodes={stage.nodes}", *words]
         if site.device == "cuda":
             node.append(f"--gpus={stage.gpus}")
         if stage.nodes * stage.ranks > 1:
             where = rendezvous.address(self.nodes[0], site.host_suffix)
             node += [f"--address={where}", f"--port={rendezvous.port(self.id)}"]
-        return [*srun, self.plan.python, "-m", "nanochat.launch.node", *node, "--", *self.script()]
+        return [*srun, *before, python, "-m", f"nanochat.launch.{module}", *node]
 
     def script(self) -> list[str]:
         words = [
@@ -132,19 +164,24 @@ class Body:
         if self.plan.site.net_ifname:
             names = dict.fromkeys(("NCCL_SOCKET_IFNAME", "GLOO_SOCKET_IFNAME"), self.plan.site.net_ifname)
             rest = {**names, **rest}
+        if self.plan.site.container != "none":  # whatever folder its program begins in
+            rest["PYTHONPATH"] = str(self.run.code)
         return {"OMP_WAIT_POLICY": "PASSIVE", **rest}
 
     def _cpus(self) -> str:
         """srun is not told what sbatch was; and the first job may have fewer than planned."""
         return str(min(self.stage.cpus, int(os.environ.get("SLURM_CPUS_PER_TASK") or self.stage.cpus)))
 
-    def _watch(self, attempt: Attempt) -> int:
-        """Run the stage to its end; signals ask it to stop, and the ledger sees that we live."""
+    def _watch(self, attempt: Attempt, command: list[str], limit_s: float = float("inf")) -> int:
+        """Run a step to its end; signals ask it to stop, and the ledger sees that we live."""
+        end = time.monotonic() + limit_s
         before = {n: signal.signal(n, self._note) for n in (signal.SIGUSR1, signal.SIGTERM)}
         try:
-            child = subprocess.Popen(self.command(), env=self.variables(), cwd=self.run.code)
+            child = subprocess.Popen(command, env=self.variables(), cwd=self.run.code)
             while (code := child.poll()) is None:
                 time.sleep(POLL_S)
+                if time.monotonic() > end:
+                    child.terminate()  # srun ends its tasks at once
                 if self.asked and self.trained and self.trained.is_dir():
                     (self.trained / "STOP").touch()
                 if time.time() - attempt.seen > HEARTBEAT_S:
@@ -156,7 +193,7 @@ class Body:
         return code
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        """TERM always counts. USR1 comes up to a minute early, so that it only counts where we have no clock."""
+        """TERM always counts. USR1 comes up to a minute early: it only counts where we have no clock."""
         self.asked = self.asked or number == signal.SIGTERM or self.deadline is None
 
     # ------------------------------------------------------------------ the end
@@ -206,7 +243,7 @@ class Body:
             return
         if is_last or policy.hopeless([*earlier, attempt], checkpoint):
             self.say(f"nothing goes on from here by itself; python -m scripts.launch resume {self.plan.run}")
-            give_up(self.plan, self.stage, self.job)
+            submission.give_up(self.plan, self.stage, self.job)
 
 
 def main(argv: list[str]) -> int:

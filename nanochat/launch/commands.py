@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import re
 import secrets
 import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from nanochat.common import EXIT_DONE, EXIT_FAULT, UsageError, base_dir
-from nanochat.launch import account, checks, request, sites, slurm, submission
+from nanochat.common import EXIT_DONE, EXIT_FAULT, UsageError, atomic_path, base_dir
+from nanochat.launch import account, checks, request, sbatch, sites, slurm, submission
+from nanochat.launch import detect as detection
+from nanochat.launch import doctor as doctors
 from nanochat.launch import plan as plans
 from nanochat.launch import status as states
 from nanochat.launch.ledger import RunFolder
@@ -27,7 +30,10 @@ def plan(argv: list[str]) -> int:
     if shutil.which("sinfo"):  # elsewhere a plan is of use, too
         asked = checks.fit(asked)
     built, _ = plans.build(asked, "0")
-    print(plans.mermaid(built) if asked.launch.mermaid else plans.describe(built))
+    if asked.launch.texts:
+        print("\n".join(sbatch.text(built, job) for job in built.jobs))
+    else:
+        print(plans.mermaid(built) if asked.launch.mermaid else plans.describe(built))
     return EXIT_DONE
 
 
@@ -72,7 +78,7 @@ def entry(argv: list[str]) -> int:
 
 
 def _prepared(asked: request.Request, built: Plan, fitted: Sequence[request.Asked], first: str) -> Plan:
-    """The plan to submit, written into the run's folder: the run may be new, interrupted, or started again."""
+    """The plan to submit, written into the run's folder; the run may be new, interrupted or started again."""
     folder = RunFolder(built.folder)
     if first and any(s.id == first for s in folder.submitted()):  # Slurm has started us again
         return plans.load(folder.path)
@@ -199,4 +205,45 @@ def cost(argv: list[str]) -> int:
 
 
 def doctor(argv: list[str]) -> int:
-    raise UsageError("not there yet")
+    """Exit code 1 if something is wrong."""
+    words = doctors.describe(_load(argv)[0] if argv else None)
+    print(words or "nothing wrong that is known here")
+    return EXIT_FAULT if words else EXIT_DONE
+
+
+def attach(argv: list[str]) -> int:
+    """A shell on the first node of a running job, beside it."""
+    found, words = _load(argv)
+    running = [s for s, q in submission.live_jobs(found) if q.state == "RUNNING"]
+    chosen = [s for s in running if not words or words[0] in (s.stage, s.job, s.id)]
+    if not chosen:
+        raise UsageError(f"nothing runs; running are: {', '.join(s.job for s in running) or 'none'}")
+    shell = ["srun", f"--jobid={chosen[0].id}", "--overlap", "--nodes=1", "--ntasks=1", "--pty", "bash", "-l"]
+    print(f"{chosen[0].job}, job {chosen[0].id}; leave with exit", flush=True)
+    os.execvpe(shell[0], shell, slurm.environment())
+
+
+def detect(argv: list[str]) -> int:
+    """Print a site file for this cluster, or write it as `env/sites/NAME.env`."""
+    text = detection.detect()
+    if not argv:
+        print(text, end="")
+        return EXIT_DONE
+    path = sites.FOLDER / f"{argv[0]}.env"
+    if not re.fullmatch(r"[\w-]+", argv[0]) or path.exists():
+        raise UsageError(f"{path} is there already, or is no name for a file; choose another name")
+    with atomic_path(path) as temp:
+        temp.write_text(text, encoding="utf-8")
+    print(f"wrote {path}; look it over, then: python -m scripts.launch plan --site {argv[0]}")
+    return EXIT_DONE
+
+
+def site(argv: list[str]) -> int:
+    """The values of a site, with what each key means."""
+    keys, words = sites.split(argv)
+    found = sites.load(words[0] if words else None, keys)
+    for name, field in sites.KEYS.items():
+        print(f"{name}={getattr(found, field.name)}".ljust(44) + f" # {field.metadata['help']}")
+    for name, value in found.exports.items():
+        print(f"ENV_{name}={value}")
+    return EXIT_DONE

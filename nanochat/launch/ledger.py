@@ -103,6 +103,16 @@ class RunFolder:
     def is_done(self, stage: str) -> bool:
         return any(attempt.outcome == DONE for attempt in self.attempts(stage))
 
+    # ------------------------------------------------------------------ bad nodes
+
+    def bad_nodes(self) -> dict[str, str]:
+        """Nodes that failed a check, and why: none of the run's jobs is to use them."""
+        path = self.path / "exclude.json"
+        return dict(read_json(path)) if path.is_file() else {}
+
+    def add_bad_nodes(self, found: dict[str, str]) -> None:
+        write_json(self.path / "exclude.json", self.bad_nodes() | found)
+
     # ------------------------------------------------------------------ holding
 
     def held(self) -> bool:

@@ -49,6 +49,7 @@ class Stage:
     )
     trains: str  # `base`, `mid`, ...: its run folder is TRAINS_RUN; "" if it trains nothing
     leaves: str  # what it must leave, below the base folder
+    data: str = ""  # what it reads, below the base folder
     nodes: int = 1
     ranks: int = 1  # processes of a node
     gpus: int = 0  # of a node
@@ -141,7 +142,13 @@ def _stage(asked: Asked, request: Request, before: list[Stage], length: _Length)
     step, site, kind = asked.step, request.site, KINDS[asked.step.script]
     trains = step.stage if kind == "train" else ""
     stage = Stage(
-        asked.slug, step.script, kind, _parent(asked, kind, before), trains, _leaves(asked, kind, request.run)
+        asked.slug,
+        step.script,
+        kind,
+        _parent(asked, kind, before),
+        trains,
+        _leaves(asked, kind, request.run),
+        getattr(asked.config, "data_dir", "") if kind == "train" else "",
     )
     if kind == "train":
         ranks = site.ranks

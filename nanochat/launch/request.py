@@ -55,6 +55,7 @@ class Launch(Rooted):
     fresh: bool = opt(False, "start again: what an earlier run of that name left is moved aside")
     new_code: bool = opt(False, "go on with the clone's code as it is now, not with the run's copy")
     dry_run: bool = opt(False, "print the plan and exit")
+    texts: bool = opt(False, "with plan: print the batch script of every job")
     mermaid: bool = opt(False, "with plan: print the jobs as a Mermaid graph")
 
 

@@ -24,6 +24,7 @@ LOCAL = ".env.local"  # in the clone, ignored by git: the user's account and the
 LINE = re.compile(r"([A-Za-z_]\w*)\s*=(.*)")
 VARIABLE = re.compile(r"\$(?:\{(\w+)\}|(\w+))")
 EXPORT = re.compile(r"ENV_[A-Za-z_]\w*")
+Container = Literal["none", "apptainer", "pyxis", "environment"]
 ASK = "?"  # in a site file: nobody can know this value for the user
 TRUE, FALSE = ("1", "yes", "true", "on"), ("0", "no", "false", "off")
 
@@ -68,11 +69,12 @@ class Site:
     modules: str = key("", "modules to load in each job, in this order", WORDS)
     python: str = key("", "Python of the jobs; empty: .venv/bin/python of the clone")
     torch: str = key("cu130", "torch that env/setup.sh installs (a login node has no GPU to tell)", NAME)
-    container: Literal["none", "apptainer", "pyxis"] = key("none", "what the stages run in")
-    image: str = key("", "container image, with container")
+    container: Container = key("none", "what the stages run in")
+    image: str = key("", "container image; with environment, its name")
     binds: str = key("", "folders to mount in the container, comma separated", TEXT)
     net_ifname: str = key("", "network interfaces for NCCL and gloo, such as ib0", NAMES)
     host_suffix: str = key("", "suffix that makes a node's name that of its fast interface", NAME)
+    node_check: bool = key(True, "look at the nodes of a training job before it begins")
     exclude: str = key("", "nodes never to use", r"[\w.,\[\]-]*")
     price_per_gpu_hour: float = key(0.0, "for the cost; 0: GPU-hours only")
     extra: str = key("", "further sbatch flags of all jobs", WORDS)

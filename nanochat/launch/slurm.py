@@ -90,10 +90,17 @@ def call(*command: str, timeout_s: float = TIMEOUT_S) -> str:
     return done.stdout
 
 
-def submit(path: str, after: str) -> str:
+def submit(path: str, after: str, exclude: str = "") -> str:
     """Submit a batch script; returns the job's id. A job whose dependency cannot come true is cancelled."""
-    depends = ["--kill-on-invalid-dep=yes", f"--dependency={after}"] if after else []
-    return call("sbatch", "--parsable", *depends, path).strip().split(";")[0]
+    flags = ["--kill-on-invalid-dep=yes", f"--dependency={after}"] if after else []
+    flags += [f"--exclude={exclude}"] if exclude else []
+    return call("sbatch", "--parsable", *flags, path).strip().split(";")[0]
+
+
+def exclude(ids: Iterable[str], nodes: str) -> None:
+    """Keep jobs that wait off these nodes."""
+    for job in ids:
+        call("scontrol", "update", f"JobId={job}", f"ExcNodeList={nodes}")
 
 
 def test(path: str) -> str:

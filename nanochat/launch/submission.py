@@ -130,11 +130,32 @@ def submit_missing(plan: Plan) -> list[Submitted]:
         queued = max((job.segment for job in stage.jobs if job.name in ids), default=0)
         for job in stage.jobs[queued:]:
             after = dependency(plan, job, ids)
-            taken = slurm.submit(str(run.texts / f"{job.name}.sbatch"), after)
+            taken = slurm.submit(str(run.texts / f"{job.name}.sbatch"), after, excluded(plan, job))
             ids[job.name] = taken
             new.append(Submitted(job.name, stage.name, taken, time.time(), after))
             run.add_job(new[-1])
     return new
+
+
+def excluded(plan: Plan, job: Job) -> str:
+    """The nodes that a job must not use, beyond those that the site names (its text has them); "" if none."""
+    bad = RunFolder(plan.folder).bad_nodes() if job.stage.gpus else {}
+    return ",".join([*filter(None, plan.site.exclude.split(",")), *bad]) if bad else ""
+
+
+def keep_off(plan: Plan, bad: dict[str, str]) -> str:
+    """No job of the run uses these nodes from now on; returns what to type where jobs may not say so."""
+    RunFolder(plan.folder).add_bad_nodes(bad)
+    gpus = {stage.name for stage in plan.stages if stage.gpus}
+    jobs = [s for s, q in live_jobs(plan) if q.state == "PENDING" and s.stage in gpus]
+    if not jobs:
+        return ""
+    nodes = excluded(plan, plan.stage(jobs[0].stage).jobs[0])
+    try:
+        slurm.exclude([job.id for job in jobs], nodes)
+    except slurm.SlurmError:
+        return f"scontrol update JobId={','.join(job.id for job in jobs)} ExcNodeList={nodes}"
+    return ""
 
 
 def _adopt(plan: Plan, run: RunFolder, queue: Live) -> None:

@@ -1,7 +1,7 @@
 """A user of the lab: submits, looks, waits, and compares what came of it.
 
-What it is: the commands that a person types, run as processes with the lab's environment. What it is not: a look into
-the launcher's modules. Used by the tests beside it.
+What it is: the commands that a person types, run as processes with the lab's environment. What it is not: a
+look into the launcher's modules. Used by the tests beside it.
 """
 
 from __future__ import annotations

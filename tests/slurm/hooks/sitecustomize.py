@@ -1,6 +1,8 @@
-"""Faults of `toy.py` in the ranks of a real job: this folder on PYTHONPATH, TOY_FAULT says which, SLOW_S slows each step.
+"""Faults of `toy.py` in the ranks of a real job: this folder on PYTHONPATH, TOY_FAULT says which, SLOW_S
+slows each step.
 
-Python imports this file at its start. Only pretraining is touched, and nothing happens without those variables.
+Python imports this file at its start. Only pretraining is touched, and nothing happens without those
+variables.
 """
 
 from __future__ import annotations
