@@ -53,7 +53,7 @@ class Body:
         if refused:
             self.say(refused.reason)
             if refused.exit not in (EXIT_DONE, EXIT_STOPPED):
-                submission.give_up(self.plan, self.stage, self.job)
+                submission.drop_later(self.plan, self.stage, self.job, and_behind=True)
             return refused.exit
         attempt = self._begin(checkpoint)
         if not self._nodes_are_good(attempt):
@@ -239,11 +239,13 @@ class Body:
         self.say(f"{attempt.outcome}{where}{why}; {attempt.seconds:.0f} s, exit {attempt.exit}")
         checkpoint = ledger.checkpoint_step(self.trained) if self.trained else None
         is_last = self.job.segment == self.stage.segments
+        if attempt.outcome == ledger.DONE:
+            submission.drop_later(self.plan, self.stage, self.job, and_behind=False)
         if attempt.outcome in (ledger.DONE, ledger.KILLED):  # Slurm itself starts again whom it has preempted
             return
         if is_last or policy.hopeless([*earlier, attempt], checkpoint):
             self.say(f"nothing goes on from here by itself; python -m scripts.launch resume {self.plan.run}")
-            submission.give_up(self.plan, self.stage, self.job)
+            submission.drop_later(self.plan, self.stage, self.job, and_behind=True)
 
 
 def main(argv: list[str]) -> int:

@@ -196,12 +196,13 @@ def live_jobs(plan: Plan) -> list[tuple[Submitted, Queued]]:
     return [(s, q) for s, q in found if q.is_live]
 
 
-def give_up(plan: Plan, stage: Stage, job: Job) -> None:
-    """Cancel what can only fail now: later segments of a stage and all stages behind it, the last one first.
+def drop_later(plan: Plan, stage: Stage, job: Job, and_behind: bool) -> None:
+    """Cancel the later segments of a stage, and all stages `and_behind` it, the last one first.
 
-    Called in the job itself. Where jobs may not do that, each of them sees that it has nothing to do.
+    Called in the job itself, when the stage is done or hopeless: a cancelled segment would start the one after it.
+    Where jobs may not do that, each of them sees that it has nothing to do.
     """
     later = {j.name for j in stage.jobs if j.segment > job.segment}
-    later |= {j.name for s in plan.after(stage) for j in s.jobs}
+    later |= {j.name for s in plan.after(stage) for j in s.jobs} if and_behind else set()
     with contextlib.suppress(slurm.SlurmError, UsageError):
         slurm.cancel([s.id for s, q in reversed(live_jobs(plan)) if s.job in later and q.state == "PENDING"])
