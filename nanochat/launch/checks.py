@@ -20,6 +20,7 @@ from nanochat.launch.plan import Plan
 from nanochat.launch.request import Asked, Request
 from nanochat.launch.sites import Site
 from nanochat.launch.slurm import Partition
+from nanochat.run_folder import FREE
 
 COMMENT = re.compile(r"\s+# .*$")
 
@@ -122,11 +123,12 @@ def refuse_other(plan: Plan, fitted: Sequence[Asked]) -> None:
     odd = []
     for asked in fitted:
         path = folder.configs / f"{asked.slug}.toml"
-        there = _values(path.read_text(encoding="utf-8")) if path.is_file() else {}
-        now = _values(asked.toml())
+        if not path.is_file():  # a stage that comes behind those of the run
+            continue
+        there, now = _values(path.read_text(encoding="utf-8")), _values(asked.toml())
         odd += [
             f"{asked.slug}.{name}: there {there.get(name, 'not set')}, now {now.get(name, 'not set')}"
-            for name in sorted(there.keys() | now.keys())
+            for name in sorted((there.keys() | now.keys()) - FREE)
             if there.get(name) != now.get(name)
         ]
     if odd:

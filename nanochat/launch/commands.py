@@ -97,7 +97,7 @@ def _replanned(asked: request.Request, built: Plan, fitted: Sequence[request.Ask
     known, folder = plans.load(built.folder), RunFolder(built.folder)
     checks.refuse_other(known, fitted)
     built = dataclasses.replace(built, run_id=known.run_id, created=known.created)
-    submission.write(built)
+    submission.write(built, fitted)
     if asked.launch.new_code:
         submission.freeze(folder)
     folder.release()
@@ -174,8 +174,11 @@ def resume(argv: list[str]) -> int:
     keys, _ = sites.split(argv)
     found, words = _load(argv)
     if keys or words:
-        more = [f"{name}={value}" for name, value in keys.items()] + words
-        asked = checks.fit(request.read([*found.words, "--preset", found.recipe, *more]))
+        more = [*(f"{name}={value}" for name, value in keys.items()), *words]
+        known = ["--preset", found.recipe] + (
+            ["--site", found.site.name] if found.site.name in sites.names() else []
+        )
+        asked = checks.fit(request.read([*known, *submission.own_words(found)], more))
         built, fitted = plans.build(asked, found.run_id)
         if built.folder != found.folder:
             raise UsageError(f"resume goes on with {found.folder}, not with {built.folder}")

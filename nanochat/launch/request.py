@@ -95,15 +95,24 @@ def slug(name: str) -> str:
     return name.replace(" ", "_")
 
 
-def read(argv: Sequence[str], preset: str = "speedrun") -> Request:
-    """The request that a command line makes; UsageError for what no part of it understands."""
+def read(argv: Sequence[str], more: Sequence[str] = ()) -> Request:
+    """The request that a command line makes; UsageError for what no part of it understands.
+
+    `more` words come later and replace those that say otherwise.
+    """
     keys, words = sites.split(argv)
-    preset, words = _take_preset(words, preset)
+    later, rest = sites.split(more)
+    preset, words = _take_preset(words, "speedrun")
     recipe = configurator.parse(Pipeline, ["--preset", preset], prog="launch", about=None)
     names = {slug(step.name): CLASSES[step.script] for step in pipeline.plan(recipe)}
-    routed = _route(words, {"launch": Launch, "pipeline": Pipeline, **names})
+    parts = {"launch": Launch, "pipeline": Pipeline, **names}
+    before, after = _route(words, parts), _route(rest, parts)
+    routed = {
+        part: [f"--{k.replace('_', '-')}={v}" for k, v in (before[part] | after[part]).items()]
+        for part in parts
+    }
     launch = configurator.parse(Launch, ["--preset", preset, *routed["launch"]], prog="launch", about=None)
-    site = sites.load(launch.site, keys)
+    site = sites.load(launch.site, keys | later)
     depth = next((w.partition("=")[2] for w in routed.get("base", []) if w.startswith("--depth=")), None)
     run = launch.run or (f"d{depth}" if depth else recipe.run) or preset
     root = _place(launch.base_dir or site.base_dir)
@@ -117,7 +126,7 @@ def read(argv: Sequence[str], preset: str = "speedrun") -> Request:
         _ask(step, rooted, routed.get(slug(step.name), []), site)
         for step in _until(launch.until, pipeline.plan(recipe))
     )
-    return Request(launch, preset, site, run, root, stages, tuple(argv))
+    return Request(launch, preset, site, run, root, stages, (*argv, *more))
 
 
 def _until(last: str | None, steps: list[Step]) -> list[Step]:
@@ -164,14 +173,14 @@ def _ask(step: Step, rooted: list[str], words: list[str], site: Site) -> Asked:
     return Asked(step, config, origins)
 
 
-def _route(words: Sequence[str], classes: Mapping[str, type]) -> dict[str, list[str]]:
-    """The words of each part: `--name=value`, with every name in full."""
+def _route(words: Sequence[str], classes: Mapping[str, type]) -> dict[str, dict[str, str]]:
+    """The options that each part is given: field -> text."""
     spellings = {part: configurator.spellings(kind) for part, kind in classes.items()}
     spellings["pipeline"] = {k: v for k, v in spellings["pipeline"].items() if k in OF_PIPELINE}
     for part, known in spellings.items():
         if part != "launch":
             spellings[part] = {k: v for k, v in known.items() if k not in PLACES}
-    routed: dict[str, list[str]] = {part: [] for part in classes}
+    routed: dict[str, dict[str, str]] = {part: {} for part in classes}
     rest = list(words)
     while rest:
         word = rest.pop(0)
@@ -189,7 +198,9 @@ def _route(words: Sequence[str], classes: Mapping[str, type]) -> dict[str, list[
         if not equals:
             value = _value_of(word, name, rest, next(iter(hits.values()))[1])
         for part, (field, _) in hits.items():
-            routed[part].append(f"--{field.replace('_', '-')}={value}")
+            if field in routed[part] and not stage:
+                raise UsageError(f"--{field.replace('_', '-')} is given twice (the second time as {word!r})")
+            routed[part][field] = value
     return routed
 
 

@@ -37,16 +37,29 @@ def prepare(plan: Plan, stages: Sequence[Asked]) -> None:
     for folder in (run.logs, run.texts, run.configs):  # Slurm does not make the folder of a log
         folder.mkdir(parents=True, exist_ok=True)
     freeze(run)
+    write(plan, stages)
+
+
+def write(plan: Plan, stages: Sequence[Asked]) -> None:
+    """Options, texts and plan: what another plan of the same run changes."""
+    run = RunFolder(plan.folder)
     for asked in stages:
         _write(run.configs / f"{asked.slug}.toml", asked.toml())
-    write(plan)
-
-
-def write(plan: Plan) -> None:
-    run = RunFolder(plan.folder)
     for job in plan.jobs:
         _write(run.texts / f"{job.name}.sbatch", sbatch.text(plan, job))
     write_json(run.path / "plan.json", plans.to_dict(plan))
+
+
+def own_words(plan: Plan) -> list[str]:
+    """The words that the run was asked for with, without preset and site, which the plan holds."""
+    words, kept = list(plan.words), []
+    while words:
+        word = words.pop(0)
+        if word in ("--preset", "--site"):
+            words[:1] = []
+        elif not word.lstrip("-").startswith(("preset=", "site=", "fresh", "dry")):
+            kept.append(word)
+    return kept
 
 
 def freeze(run: RunFolder) -> None:
@@ -199,7 +212,7 @@ def live_jobs(plan: Plan) -> list[tuple[Submitted, Queued]]:
 def drop_later(plan: Plan, stage: Stage, job: Job, and_behind: bool) -> None:
     """Cancel the later segments of a stage, and all stages `and_behind` it, the last one first.
 
-    Called in the job itself, when the stage is done or hopeless: a cancelled segment would start the one after it.
+    Called in the job itself, when the stage is done or hopeless: a cancelled segment starts the next one.
     Where jobs may not do that, each of them sees that it has nothing to do.
     """
     later = {j.name for j in stage.jobs if j.segment > job.segment}
