@@ -21,6 +21,7 @@ from nanochat.launch import detect as detection
 from nanochat.launch import doctor as doctors
 from nanochat.launch import plan as plans
 from nanochat.launch import status as states
+from nanochat.launch import sweep as sweeps
 from nanochat.launch.ledger import RunFolder
 from nanochat.launch.plan import Plan
 
@@ -118,8 +119,8 @@ def _submit(built: Plan, first: str = "") -> None:
 # ----------------------------------------------------------------------------- a run that is there
 
 
-def _load(argv: Sequence[str]) -> tuple[Plan, list[str]]:
-    """The plan of the run that the first word names, and the words behind it."""
+def _place(argv: Sequence[str]) -> tuple[Path, list[str]]:
+    """The folder of all runs, and the words that name one and say what to do."""
     keys, words = sites.split(argv)
     root = None
     if "--base-dir" in words:
@@ -127,7 +128,12 @@ def _load(argv: Sequence[str]) -> tuple[Plan, list[str]]:
         root = words[at + 1] if at + 1 < len(words) else None
         words = words[:at] + words[at + 2 :]
     site = sites.load(None, keys)
-    place = base_dir(root or site.base_dir or None) / "runs"
+    return base_dir(root or site.base_dir or None) / "runs", words
+
+
+def _load(argv: Sequence[str]) -> tuple[Plan, list[str]]:
+    """The plan of the run that the first word names, and the words behind it."""
+    place, words = _place(argv)
     if not words:
         there = ", ".join(sorted(p.parent.name for p in place.glob("*/plan.json"))) or "none"
         raise UsageError(f"which run? runs in {place}: {there}")
@@ -135,6 +141,10 @@ def _load(argv: Sequence[str]) -> tuple[Plan, list[str]]:
 
 
 def status(argv: list[str]) -> int:
+    place, words = _place(argv)
+    if words and (place / words[0] / "sweep.json").is_file():
+        print(sweeps.describe(place / words[0]))
+        return EXIT_DONE
     found, _ = _load(argv)
     print(states.describe(found))
     return EXIT_DONE
@@ -238,6 +248,17 @@ def detect(argv: list[str]) -> int:
     with atomic_path(path) as temp:
         temp.write_text(text, encoding="utf-8")
     print(f"wrote {path}; look it over, then: python -m scripts.launch plan --site {argv[0]}")
+    return EXIT_DONE
+
+
+def sweep(argv: list[str]) -> int:
+    """One job array: a run for each combination of the --grid values."""
+    if "--dry-run" in argv:
+        for one in sweeps.plan([word for word in argv if word != "--dry-run"]):
+            print(f"{one.run}: {' '.join(one.words)}")
+        return EXIT_DONE
+    folder = sweeps.submit(argv)
+    print(f"{sweeps.describe(folder)}\nwatch it: python -m scripts.launch status {folder.name}")
     return EXIT_DONE
 
 

@@ -10,10 +10,12 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
+import signal
 import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NoReturn
 
 from nanochat.common import UsageError, run_main
 from nanochat.launch import stagein
@@ -25,8 +27,8 @@ def launcher(options: argparse.Namespace, environ: Mapping[str, str] = os.enviro
     """torchrun's words on this node."""
     words = [
         f"--nnodes={options.nodes}", f"--nproc_per_node={options.ranks}",
-        f"--node_rank={environ['SLURM_NODEID']}", f"--master_addr={options.address}",
-        f"--master_port={options.port}", "--max_restarts=0",
+        f"--node_rank={environ.get('SLURM_NODEID', 0)}", f"--master_addr={options.address}",
+        f"--master_port={options.port}", "--max_restarts=0", "--signals_to_handle=SIGINT,SIGHUP,SIGQUIT",
     ]  # fmt: skip
     # Without the -- torchrun would take our --run for a short form of its own --run-path.
     return [*words, "-m", "--", *options.program]
@@ -85,12 +87,17 @@ def main(argv: list[str]) -> None:
     if options.data:
         options.program += ["--data-dir", str(stagein.stage_in(Path(options.data), options.scratch))]
     sys.stdout.flush()
-    if options.nodes > 1:
-        run_together(options)
-        return
-    many = ["-m", "torch.distributed.run", *launcher(options)] if options.ranks > 1 else []
-    words = [sys.executable, *(many or ["-m", *options.program])]
-    os.execv(words[0], words)
+    if options.nodes * options.ranks == 1:
+        _become("-m", *options.program)
+    for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
+        signal.signal(number, signal.SIG_IGN)  # Slurm tells the ranks, too: they save and end, and so do we
+    if options.nodes == 1:
+        _become("-m", "torch.distributed.run", *launcher(options))
+    run_together(options)
+
+
+def _become(*words: str) -> NoReturn:
+    os.execv(sys.executable, [sys.executable, *words])
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ import shlex
 from nanochat.common import UsageError
 from nanochat.launch.ledger import RunFolder
 from nanochat.launch.plan import Job, Plan
+from nanochat.launch.sites import Site
 
 
 def flags(plan: Plan, job: Job) -> list[str]:
@@ -57,12 +58,17 @@ def text(plan: Plan, job: Job) -> str:
         f"# {job.name} of run {plan.run}; what it is doing: python -m scripts.launch status {plan.run}",
         *(f"#SBATCH {_quoted(flag)}" for flag in flags(plan, job)),
         "set -eo pipefail",
-        *(f"module load {name}" for name in site.modules.split()),
-        *(f"export {name}={shlex.quote(value)}" for name, value in sorted(site.exports.items())),
+        *setup(site),
         f"cd {shlex.quote(str(folder.code))}",
         f"exec {shlex.quote(plan.python)} -m nanochat.launch.body {shlex.quote(str(folder.path))} {job.name}",
     ]
     return "\n".join([*lines, ""])
+
+
+def setup(site: Site) -> list[str]:
+    """Lines that make the site's environment."""
+    modules = [f"module load {name}" for name in site.modules.split()]
+    return modules + [f"export {name}={shlex.quote(value)}" for name, value in sorted(site.exports.items())]
 
 
 def _quoted(flag: str) -> str:

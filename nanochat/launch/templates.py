@@ -13,10 +13,27 @@ from nanochat.common import atomic_path, run_main
 from nanochat.launch.sites import ROOT
 
 FOLDER = ROOT / "slurm"
+
+FIRST_JOB = """\
+# This is the first job. It needs no GPU: it submits every other job, all of which wait for it, and then gets
+# the data. Its account and partition are those of SBATCH_ACCOUNT and SBATCH_PARTITION or of sbatch's flags;
+# those of the other jobs come from the site file (env/sites/NAME.env) or from Slurm. Started again, it
+# submits nothing twice. `bash {file}` on a login node submits all jobs, this one too. Then:
+"""
+SWEEP_JOB = """\
+# This job needs no GPU: it submits the array and ends. `bash {file}` on a login node does the same.
+# Data and tokenizer must be there, for instance from a run with --until tokenizer. Then:
+"""
+
+# File -> what it makes, an example, what is said of it, its command in a job and on a login node, its preset.
 ENTRIES = {
-    "speedrun": ("a d20 model, a few hours on 8 GPUs of 80 GB", "--run exp1 --depth 12"),
-    "run1000": ("a d32 model, about two days on 8 GPUs of 80 GB", "--run big NODES=2"),
-}
+    "speedrun": ("A d20 model, a few hours on 8 GPUs of 80 GB, from the data to the report",
+                 "--run exp1 --depth 12", FIRST_JOB, "entry", "submit", "speedrun"),
+    "run1000": ("A d32 model, about two days on 8 GPUs of 80 GB, from the data to the report",
+                "--run big NODES=2", FIRST_JOB, "entry", "submit", "run1000"),
+    "sweep": ("Many short runs as one job array, one for each combination of the --grid values",
+              "--run lr --depth 6 --grid base.lr-scale=0.5,1,2", SWEEP_JOB, "sweep", "sweep", "speedrun"),
+}  # fmt: skip
 
 ENTRY = """\
 #!/usr/bin/env bash
@@ -29,15 +46,11 @@ ENTRY = """\
 #SBATCH --cpus-per-task=4
 #SBATCH --time=04:00:00
 #
-# {about}, from the data to the report:
+# {about}:
 #
-#   sbatch slurm/{name}.slurm [{example}] [--site NAME] [KEY=value ...]
+#   sbatch {file} [{example}] [--site NAME] [KEY=value ...]
 #
-# This is the first job. It needs no GPU: it submits every other job, all of which wait for it, and then gets
-# the data. Its account and partition are those of SBATCH_ACCOUNT and SBATCH_PARTITION or of sbatch's flags;
-# those of the other jobs come from the site file (env/sites/NAME.env) or from Slurm. Started again, it
-# submits nothing twice. `bash slurm/{name}.slurm` on a login node submits all jobs, this one too. Then:
-#
+{what}#
 #   python -m scripts.launch status RUN
 #
 # Made by nanochat/launch/templates.py.
@@ -59,18 +72,22 @@ find_clone() {{
 }}
 
 clone=$(find_clone "$@")
-act=submit
-[ -z "${{SLURM_JOB_ID:-}}" ] || act=entry
-exec bash "$clone/env/on_site.sh" -m scripts.launch "$act" --preset {name} "$@"
+act={login}
+[ -z "${{SLURM_JOB_ID:-}}" ] || act={job}
+exec bash "$clone/env/on_site.sh" -m scripts.launch "$act" --preset {preset} "$@"
 """
 
 
 def texts() -> dict[Path, str]:
     """Every generated file and what is in it."""
-    return {
-        FOLDER / f"{name}.slurm": ENTRY.format(name=name, about=about[0].upper() + about[1:], example=example)
-        for name, (about, example) in ENTRIES.items()
-    }
+    found = {}
+    for name, (about, example, what, job, login, preset) in ENTRIES.items():
+        file = f"slurm/{name}.slurm"
+        found[FOLDER / f"{name}.slurm"] = ENTRY.format(
+            name=name, file=file, about=about, example=example, what=what.format(file=file), job=job,
+            login=login, preset=preset,
+        )  # fmt: skip
+    return found
 
 
 def main(argv: list[str]) -> None:
