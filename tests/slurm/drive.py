@@ -6,7 +6,6 @@ look into the launcher's modules. Used by the tests beside it.
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import time
@@ -44,8 +43,12 @@ class User:
 
     def sbatch(self, *words: str, **variables: str) -> str:
         """Submit `slurm/speedrun.slurm` with the tiny recipe; returns the job's id."""
-        script = str(ROOT / "slurm" / "speedrun.slurm")
-        return self.do("sbatch", "--parsable", script, "--preset", "tiny", *words, **variables).strip()
+        return self.do(
+            "sbatch", "--parsable", str(self.script("speedrun")), "--preset", "tiny", *words, **variables
+        ).strip()
+
+    def script(self, name: str) -> Path:
+        return ROOT / "slurm" / f"{name}.slurm"
 
     def launch(self, *words: str, fails: bool = False) -> str:
         return self.do("bash", str(ROOT / "env" / "on_site.sh"), "-m", "scripts.launch", *words, fails=fails)
@@ -119,4 +122,3 @@ class User:
 
 
 STATES = ("not submitted", "done", "running", "waiting", "stopped", "failed", "cancelled", "lost")
-PATH = os.environ["PATH"]
