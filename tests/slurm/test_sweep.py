@@ -1,4 +1,4 @@
-"""submitit on the lab: an array over three configurations, and a trial that is requeued goes on at its step."""
+"""submitit on the lab: an array over three configurations; a trial that is requeued goes on where it was."""
 
 from __future__ import annotations
 
@@ -66,8 +66,6 @@ def test_the_grid_is_checked_before_anything_is_submitted(user: User) -> None:
         (("--grid", "base.lr-scale"), "write --grid"),
         (("--grid", "base.seed=1", "NODES=2"), "runs on one node"),
     ):
-        said = user.launch(
-            "sweep", *COMMON[:2], *COMMON[3:], *(words or ("NODES=1",)), "--run", "bad", fails=True
-        )
-        assert message in said or "runs on one node" in said, said
+        said = user.launch("sweep", *COMMON, *words, "--run", "bad", fails=True)
+        assert message in said
     assert not user.queue() and os.listdir(user.folder) == []
