@@ -274,11 +274,16 @@ def _output(command: list[str]) -> str | None:
 
 
 def git_state() -> dict[str, Any]:
-    """Commit of this code and whether the tree differs from it; an image without git says NANOCHAT_COMMIT."""
+    """Commit of this code and whether the tree differs from it.
+
+    A copy (an image, the code of a Slurm run) says NANOCHAT_COMMIT, with `-dirty` behind it if it differs.
+    """
+    if said := os.environ.get("NANOCHAT_COMMIT"):
+        return {"commit": said.removesuffix("-dirty"), "dirty": said.endswith("-dirty")}
     git = ["git", "-C", str(Path(__file__).resolve().parent)]
     commit = _output([*git, "rev-parse", "HEAD"])
     if commit is None:
-        return {"commit": os.environ.get("NANOCHAT_COMMIT"), "dirty": None}
+        return {"commit": None, "dirty": None}
     return {"commit": commit, "dirty": bool(_output([*git, "status", "--porcelain", "--untracked-files=no"]))}
 
 

@@ -113,6 +113,12 @@ def _options(config_class: type) -> dict[str, _Option]:
     return {option.name: option for option in sorted(found, key=lambda option: order.index(option.owner))}
 
 
+def spellings(config_class: type) -> dict[str, tuple[str, bool]]:
+    """Every spelling of every option, with underscores -> (its field, whether it is a switch)."""
+    options = _options(config_class)
+    return {word: (name, options[name].plain is bool) for word, name in _names(options).items()}
+
+
 # ----------------------------------------------------------------------------- sources
 
 
@@ -286,7 +292,7 @@ def parse_traced(
             values[name], origins[name] = _convert(options[name], value, origin), origin
     config = config_class(**values)
     if show:
-        print(_as_toml(config, origins, prog))
+        print(as_toml(config, origins, prog))
         raise SystemExit(0)
     return config, origins
 
@@ -306,7 +312,7 @@ def parse(
     return parse_traced(config_class, argv, prog=prog, about=about, presets=presets)[0]
 
 
-def _as_toml(config: Any, origins: Mapping[str, str], prog: str) -> str:
+def as_toml(config: Any, origins: Mapping[str, str], prog: str) -> str:
     """Every value with its origin as a comment; the text is a valid `--config` file."""
     lines, owner = [f"# {prog}: each value and where it came from"], None
     for option in _options(type(config)).values():

@@ -17,6 +17,7 @@ from typing import Any
 
 from nanochat import metrics, report_pages, report_plots
 from nanochat.common import UsageError, atomic_path, json_safe, read_json, resolve, write_json
+from nanochat.launch import account
 
 STAGES = ("base", "mid", "sft")
 MARKERS = ("DONE", "FAULT", "STOPPED")
@@ -58,9 +59,10 @@ def collect(root: Path, run: str) -> Record:
     folders = {stage: root / f"{stage}_{run}" for stage in STAGES}
     folders = {stage: folder for stage, folder in folders.items() if folder.is_dir()}
     ledger = _optional(root / "runs" / run / "ledger.json") or {}
+    cluster = account.summary(root / "runs" / run)
     if not folders and not ledger:
         raise UsageError(f"there is no run {run!r} in {root}; runs are: {', '.join(_runs(root)) or 'none'}")
-    steps = ledger.get("stages", [])
+    steps = ledger.get("stages") or [_step(stage) for stage in cluster.get("stages", [])]
     records = {stage: metrics.read(folder / "metrics.jsonl") for stage, folder in folders.items()}
     stages = {stage: _stage(folder, records[stage], steps) for stage, folder in folders.items()}
     environment = next((found for folder in folders.values() if (found := _environment(folder))), {})
@@ -77,7 +79,7 @@ def collect(root: Path, run: str) -> Record:
         "platform": environment.get("platform"),
         "hardware": environment.get("hardware", {}),
         "started": ledger.get("started"),
-        "wall_s": sum(step["wall_s"] for step in steps or stages.values()),
+        "wall_s": cluster.get("wall_s") or sum(step["wall_s"] for step in steps or stages.values()),
         "peak_rss_mib": max(memory, default=None),
         "model": _model(folders.values()),
         "tokenizer": _tokenizer(root, stages),
@@ -92,8 +94,14 @@ def collect(root: Path, run: str) -> Record:
         "exam_details": {stage: found.get("exams", {}) for stage, found in exams.items()},
         "examples": {stage: found.get("examples", []) for stage, found in exams.items()},
         "ledger": steps,
+        "cluster": cluster,
         "curves": {stage: _curves(found) for stage, found in records.items()},
     })  # fmt: skip
+
+
+def _step(stage: Record) -> Record:
+    """A stage of a cluster run as an entry of a ledger."""
+    return {"name": stage["stage"], "wall_s": stage["wall_s"], "rc": stage["exit"]}
 
 
 def _runs(root: Path) -> list[str]:

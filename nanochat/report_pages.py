@@ -33,7 +33,7 @@ def markdown(report: Report) -> str:
         rows = [[sample["prompt"], tables.plain(sample["text"])] for sample in samples]
         shown.append(Table(f"Samples, {TITLES[stage]}", ["prompt", "reply"], rows, prose=True))
     shown += [tables.data(report), tables.model(report), tables.tokenizer(report), tables.compression(report)]
-    shown += [tables.time_spent(report), tables.environment(report)]
+    shown += [tables.time_spent(report), tables.cluster(report), tables.environment(report)]
     return "\n".join(lines + [line for table in shown if table.rows for line in _markdown_table(table)])
 
 
@@ -82,6 +82,7 @@ def html(report: Report, plots: Sequence[Plot], note: str | None) -> str:
 {_section(tables.stages(report))}
 {_section(tables.data(report))}
 {_section(tables.time_spent(report))}
+{_section(tables.cluster(report))}
 <div class="facts">{"".join(map(_section, facts))}</div>
 {_options(report)}
 </main>

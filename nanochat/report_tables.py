@@ -213,6 +213,27 @@ def time_spent(report: Report) -> Table:
     return Table("Where the time went", header, [*rows, total] if rows else [])
 
 
+def cluster(report: Report) -> Table:
+    """What a cluster run took: every start counts, those that were lost, too."""
+    found = report["cluster"]
+    if not found:
+        return Table("Cluster", [], [])
+    rows = [
+        [
+            s["stage"],
+            str(s["starts"]),
+            format_seconds(s["wall_s"]),
+            f"{s['gpu_hours']:.3f}",
+            str(s["repeated_steps"]),
+        ]
+        for s in found["stages"]
+    ]
+    price, hours = found["price_per_gpu_hour"], found["gpu_hours"]
+    rows.append(["all", "", "", f"{hours:.3f}" + (f" ({hours * price:,.2f})" if price else ""), ""])
+    title = f"Cluster: {found['nodes']} node(s) of {found['gpus_per_node']} GPU(s), site {found['site']}"
+    return Table(title, ["stage", "starts", "wall time", "GPU-hours", "steps done twice"], rows)
+
+
 def environment(report: Report) -> Table:
     facts = {"code": commit(report), "hardware": hardware(report), "platform": report["platform"]}
     rows = [[name, str(value)] for name, value in {**facts, **report["versions"]}.items() if value]

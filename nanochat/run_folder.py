@@ -16,7 +16,16 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from nanochat.common import UsageError, base_dir, environment, launched, print0, read_json, write_json
+from nanochat.common import (
+    EXIT_USAGE,
+    UsageError,
+    base_dir,
+    environment,
+    launched,
+    print0,
+    read_json,
+    write_json,
+)
 from nanochat.config import Training
 from nanochat.configurator import to_dict
 
@@ -24,7 +33,7 @@ MARKERS = ("DONE", "STOPPED", "FAULT")
 # options that do not change what is trained: a rerun may change them
 FREE = {
     "run", "base_dir", "data_dir", "tok_dir", "device", "threads", "compile", "device_batch_rows",
-    "keep_last", "fresh", "stop_at_step", "max_minutes", "log_every_steps", "save_every_steps",
+    "keep_last", "fresh", "stop_at_step", "max_minutes", "deadline", "log_every_steps", "save_every_steps",
     "eval_every_steps", "sample_every_steps",
 }  # fmt: skip
 SAME_SIGNAL_S = 2.0  # torchrun repeats a Ctrl-C that its ranks have had from the terminal, too
@@ -38,9 +47,12 @@ class StopFlag:
 
     SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)
 
-    def __init__(self, max_minutes: float | None = None) -> None:
+    def __init__(self, max_minutes: float | None = None, deadline: float | None = None) -> None:
+        """Sets itself after `max_minutes`, and at `deadline`, in seconds since 1970."""
         self.first_s: float | None = None
-        self.deadline = float("inf") if max_minutes is None else time.monotonic() + 60 * max_minutes
+        limits = [] if max_minutes is None else [60 * max_minutes]
+        limits += [] if deadline is None else [deadline - time.time()]
+        self.deadline = time.monotonic() + min(limits, default=float("inf"))
 
     def __enter__(self) -> StopFlag:
         self._before = {number: signal.signal(number, self._handle) for number in self.SIGNALS}
@@ -116,7 +128,8 @@ class RunFolder:
         """Leave `FAULT` with the reason, unless the run was done. Any rank may; it waits for none."""
         with contextlib.suppress(OSError):  # the error itself is what the user must see
             if not self.is_done():
-                self.mark("FAULT", {"reason": f"{type(error).__name__}: {error}"})
+                usage = {"exit": EXIT_USAGE} if isinstance(error, UsageError) else {}
+                self.mark("FAULT", {"reason": f"{type(error).__name__}: {error}", **usage})
 
 
 def claim(stage: str, config: Training) -> RunFolder | None:

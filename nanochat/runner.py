@@ -21,7 +21,7 @@ from nanochat.trainer import Stage, Trainer
 
 def train(folder: RunFolder, config: Training, build: Callable[[World], Stage]) -> int:
     """Train a stage in a folder that was claimed for it; returns the exit code."""
-    with StopFlag(config.max_minutes) as stop:
+    with StopFlag(config.max_minutes, config.deadline) as stop:
         world = distributed.init(config.device)
         try:
             if world.share(folder.is_done()):

@@ -164,7 +164,7 @@ class Trainer:
             "stage": self.stage.name, "data": self.data_state, "best": self.best, "scores": self.last_scores,
             "identity": self.stage.identity, **self.stage.facts,
         }  # fmt: skip
-        stage = self.stage
+        stage, started = self.stage, time.perf_counter()
         try:
             checkpoint_manager.save(
                 self.folder.path, self.step, stage.model, stage.optimizers, state, self.world
@@ -172,6 +172,7 @@ class Trainer:
         except FloatingPointError as error:
             raise NotFinite(f"{error} (its batch ends {self._where()}); {REMEDY}") from error
         self.saved_step = self.step
+        self.metrics.log(self.step, save_s=time.perf_counter() - started)
         if self.world.is_main:
             checkpoint_manager.prune(self.folder.path, self.options.keep_last, int(self.best.get("step", -1)))
 

@@ -11,6 +11,8 @@ import importlib.util
 import os
 import shutil
 import signal
+import subprocess
+import sys
 from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any
@@ -32,6 +34,14 @@ def _has_gloo() -> bool:
     return dist.is_available() and dist.is_gloo_available()
 
 
+def _has_slurm() -> bool:
+    """Where the tests of Slurm must run, root installs what is missing."""
+    if "slurm" in REQUIRED and os.geteuid() == 0:
+        subprocess.run([sys.executable, Path(__file__).parent / "slurm" / "lab.py", "install"], check=True)
+    path = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
+    return all(shutil.which(tool, path=path) for tool in ("slurmctld", "slurmd", "munged", "sbatch"))
+
+
 # Marker -> (is it here?, what is missing if not). A `net` test is only ever run by asking for it.
 TOOLS: dict[str, tuple[Callable[[], bool], str]] = {
     "gpu": (_has_gpu, "no CUDA device"),
@@ -40,7 +50,7 @@ TOOLS: dict[str, tuple[Callable[[], bool], str]] = {
         lambda: importlib.util.find_spec("rustbpe") is not None,
         "rustbpe is not built: run env/setup.sh",
     ),
-    "slurm": (lambda: shutil.which("sbatch") is not None, "no sbatch on PATH"),
+    "slurm": (_has_slurm, "no slurmctld, slurmd, munge: as root, python tests/slurm/lab.py install"),
     "container": (
         lambda: bool(shutil.which("buildah") or shutil.which("apptainer")),
         "no buildah, no apptainer",

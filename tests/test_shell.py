@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parent.parent
 SCRIPTS = sorted(
     p for folder in ("env", "scripts", "slurm", "containers") for p in (ROOT / folder).rglob("*.sh")
 )
-EVERYTHING = [*SCRIPTS, ROOT / ".ci" / "run"]
+EVERYTHING = [*SCRIPTS, *sorted((ROOT / "slurm").glob("*.slurm")), ROOT / ".ci" / "run"]
 # GNU-only tools and options, and bash newer than 3.2.
 NOT_PORTABLE = re.compile(
     r"""readlink\s+-f | \brealpath\b | \bsed\b[^|;\n]*\s-i | \bdate\s+-[dI] | (^|[\s;|&(])timeout\s

@@ -101,6 +101,7 @@ def outcome(folder: Path) -> dict[str, Any]:
     log = [
         {k: v for k, v in record.items() if k not in clocks}
         for record in metrics.read(folder / "metrics.jsonl")
+        if "save_s" not in record  # a run that was stopped has saved more often
     ]
     return {"files": read_json(newest / "manifest.json")["files"], "log": log}
 

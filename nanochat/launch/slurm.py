@@ -1,0 +1,203 @@
+"""What Slurm's commands say, as Python values: one place for their formats.
+
+What it is: sbatch, squeue, scontrol, scancel, sinfo, sacct, called with argument lists and a clean
+environment (no inherited SBATCH_* or SLURM_* variable may change a job). What it is not: decisions. Run:
+`pytest -m slurm`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import getpass
+import os
+import re
+import shutil
+import subprocess
+import time
+from collections.abc import Iterable, Mapping
+
+from nanochat.common import UsageError
+
+TIMEOUT_S = 60
+# Variables of a job or of the plan that a new job must not inherit; SLURM_CONF says which cluster it is.
+NOT_INHERITED = re.compile(r"(SBATCH|SLURM|SRUN|SALLOC|PMI|PMIX|NANOCHAT|TORCHELASTIC)_.*|TMPDIR|HOSTNAME")
+KEPT = ("SLURM_CONF",)
+LIVE = {
+    "PENDING", "RUNNING", "CONFIGURING", "COMPLETING", "SUSPENDED", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED",
+    "RESIZING", "SIGNALING", "STAGE_OUT", "STOPPED",
+}  # fmt: skip
+
+
+class SlurmError(RuntimeError):
+    """A Slurm command failed; the text is its own."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Queued:
+    """A job as Slurm sees it. `left_s` and `start` are None where Slurm does not say."""
+
+    id: str
+    state: str
+    reason: str = ""
+    start: str = ""
+    left_s: int | None = None
+    nodes: str = ""
+    comment: str = ""
+
+    @property
+    def is_live(self) -> bool:
+        return self.state in LIVE
+
+
+@dataclasses.dataclass(frozen=True)
+class Partition:
+    name: str
+    is_default: bool
+    minutes: int | None  # None: no limit
+    gres: str
+    nodes: int
+    is_up: bool
+
+    @property
+    def gpus(self) -> dict[str, int]:
+        """GPU type -> number on a node, from `gpu:h100:8(S:0-1)`; the type may be empty."""
+        found = re.findall(r"gpu(?::([A-Za-z][\w.-]*))?:(\d+)", self.gres)
+        return {kind: int(number) for kind, number in found}
+
+
+# ----------------------------------------------------------------------------- calling
+
+
+def environment(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """The variables that a new job inherits."""
+    return {k: v for k, v in environ.items() if k in KEPT or not NOT_INHERITED.fullmatch(k)}
+
+
+def call(*command: str, timeout_s: float = TIMEOUT_S) -> str:
+    """What a command prints. UsageError if it is not installed, SlurmError with its words if it fails."""
+    if not shutil.which(command[0]):
+        raise UsageError(
+            f"{command[0]} is not on PATH: run this on a login node of the cluster, or load Slurm's module"
+        )
+    try:
+        done = subprocess.run(
+            command, env=environment(), capture_output=True, text=True, timeout=timeout_s, check=False
+        )
+    except subprocess.TimeoutExpired as error:
+        raise SlurmError(f"{command[0]} gave no answer within {timeout_s:g} s; try again") from error
+    if done.returncode:
+        raise SlurmError(f"{command[0]}: {done.stderr.strip() or f'exit {done.returncode}'}")
+    return done.stdout
+
+
+def submit(path: str, after: str, exclude: str = "") -> str:
+    """Submit a batch script; returns the job's id. A job whose dependency cannot come true is cancelled."""
+    flags = ["--kill-on-invalid-dep=yes", f"--dependency={after}"] if after else []
+    flags += [f"--exclude={exclude}"] if exclude else []
+    return call("sbatch", "--parsable", *flags, path).strip().split(";")[0]
+
+
+def exclude(ids: Iterable[str], nodes: str) -> None:
+    """Keep jobs that wait off these nodes."""
+    for job in ids:
+        call("scontrol", "update", f"JobId={job}", f"ExcNodeList={nodes}")
+
+
+def test(path: str) -> str:
+    """Why sbatch would refuse a script, in its words; "" if it would not."""
+    try:
+        call("sbatch", "--test-only", path)
+    except SlurmError as error:
+        return str(error)
+    return ""
+
+
+def cancel(ids: Iterable[str]) -> None:
+    """Cancel jobs in this order. One that has ended is no error."""
+    for job in ids:
+        call("scancel", job)
+
+
+# ----------------------------------------------------------------------------- asking
+
+
+def queue() -> dict[str, Queued]:
+    """The user's jobs that the controller still knows, ended ones included."""
+    form = "%i|%T|%r|%S|%L|%N|%k"
+    lines = call("squeue", "-h", "-u", getpass.getuser(), "-t", "all", "-o", form).splitlines()
+    found = (line.split("|", 6) for line in lines if line.count("|") >= 6)
+    return {
+        job: Queued(job, state, reason, "" if start == "N/A" else start, seconds(left), nodes, comment)
+        for job, state, reason, start, left, nodes, comment in found
+    }
+
+
+def accounted(ids: Iterable[str]) -> dict[str, Queued]:
+    """What accounting knows of jobs that the controller has forgotten; nothing where there is none."""
+    wanted = ",".join(ids)
+    if not wanted or not shutil.which("sacct"):
+        return {}
+    try:
+        lines = call("sacct", "-nPX", "-j", wanted, "-o", "JobID,State,NodeList").splitlines()
+    except SlurmError:
+        return {}
+    found = (line.split("|") for line in lines)
+    return {job: Queued(job, state.split()[0], nodes=nodes) for job, state, nodes in found}
+
+
+def states(ids: Iterable[str]) -> dict[str, Queued]:
+    """The jobs of these ids, from the controller, else from accounting."""
+    wanted = set(ids)
+    known = {job: found for job, found in queue().items() if job in wanted}
+    return {**accounted(sorted(wanted - known.keys())), **known}
+
+
+def seconds(text: str) -> int | None:
+    """Slurm's `1-02:03:04`, `12:00`, `UNLIMITED` in seconds."""
+    match = re.fullmatch(r"(?:(\d+)-)?((?:\d+:)*\d+)", text.strip())
+    if not match:
+        return None
+    total = 0
+    for part in match[2].split(":"):
+        total = 60 * total + int(part)
+    parts = match[2].count(":")
+    if match[1]:  # days-hours[:minutes[:seconds]]
+        total *= 60 ** (2 - parts)
+    return total + 86_400 * int(match[1] or 0)
+
+
+def time_left(job: str) -> int | None:
+    """Seconds until the time limit of a running job; None if there is none, or nobody says."""
+    if end := os.environ.get("SLURM_JOB_END_TIME", ""):
+        return int(end) - int(time.time())
+    try:
+        return seconds(call("squeue", "-h", "-j", job, "-o", "%L"))
+    except SlurmError:
+        return None
+
+
+def hostnames(nodes: str) -> list[str]:
+    """`gpu[1-2]` -> gpu1, gpu2."""
+    return call("scontrol", "show", "hostnames", nodes).split() if nodes else []
+
+
+def node_address(node: str) -> str:
+    """The address that Slurm itself uses for a node; "" if it does not say."""
+    match = re.search(r"NodeAddr=(\S+)", call("scontrol", "show", "node", node))
+    return match[1] if match else ""
+
+
+def log_of(job: str) -> str:
+    """Where a job's output goes; "" if Slurm does not say."""
+    match = re.search(r"^ *StdOut=(.+)$", call("scontrol", "show", "job", job), re.MULTILINE)
+    return match[1] if match else ""
+
+
+def partitions() -> list[Partition]:
+    found = []
+    for line in call("sinfo", "-h", "-o", "%P|%l|%G|%D|%a").splitlines():
+        name, limit, gres, nodes, up = line.split("|")
+        known = seconds(limit)
+        minutes = None if known is None else known // 60
+        found.append(Partition(name.rstrip("*"), name.endswith("*"), minutes, gres, int(nodes), up == "up"))
+    return found

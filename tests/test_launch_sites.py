@@ -1,0 +1,176 @@
+"""Site files: what may stand in them, who outranks whom, and the golden batch text of every site.
+
+A change of the texts is made on purpose: `NANOCHAT_REGENERATE_GOLDEN=1 pytest tests/test_launch_sites.py`.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from nanochat.common import UsageError
+from nanochat.launch import container, sbatch, sites, slurm
+from nanochat.launch import plan as plans
+from nanochat.launch.plan import Plan
+from nanochat.launch.request import read
+
+GOLDEN = Path(__file__).resolve().parent / "golden" / "slurm"
+VARIABLES = {"SCRATCH": "/scratch/me", "WORK": "/work/me", "HOME": "/home/me"}
+# What a user of these sites must say.
+ANSWERS = {
+    "ACCOUNT": "proj", "QOS": "long", "CPU_QOS": "short", "CPU_PARTITION": "cpu", "GPU_PARTITION": "gpu",
+    "GPUS_PER_NODE": "4", "IMAGE": "/images/nanochat.sif", "BASE_DIR": "/data/me/nanochat", "BINDS": "/data",
+}  # fmt: skip
+SITES = sites.names()
+
+
+def planned(site: str, environ: pytest.MonkeyPatch) -> Plan:
+    """A run of two nodes on a site, with what it asks for answered."""
+    for name, value in VARIABLES.items():
+        environ.setenv(name, value)
+    asked = [f"{k}={ANSWERS[k]}" for k, v in sites.read(sites.FOLDER / f"{site}.env").items() if v == "?"]
+    words = ["--site", site, "--run", "exp1", "NODES=2", "PYTHON=/opt/python", *asked]
+    words += ["--base-dir", "/big"] if site in ("generic", "lab", "ptolemy") else []
+    words += ["--preset", "tiny", "--depth", "2"] if site == "lab" else ["--depth", "12"]
+    return plans.build(read(words), "id")[0]
+
+
+def text(site: str, environ: pytest.MonkeyPatch) -> str:
+    """The texts of a training job and of a CPU job."""
+    plan = planned(site, environ)
+    jobs = [plan.stage("base").jobs[0], plan.stage("tokenizer").jobs[0]]
+    return "\n".join(sbatch.text(plan, job) for job in jobs)
+
+
+@pytest.mark.parametrize("site", SITES)
+def test_golden_text(site: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = GOLDEN / f"{site}.txt"
+    if os.environ.get("NANOCHAT_REGENERATE_GOLDEN"):
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(text(site, monkeypatch), encoding="utf-8")
+    assert text(site, monkeypatch) == file.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("site", SITES)
+def test_a_text_is_a_script(site: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = planned(site, monkeypatch)
+    for job in plan.jobs:
+        script = sbatch.text(plan, job)
+        done = subprocess.run(["bash", "-n"], input=script, capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stderr) == (0, "")
+        flags = re.findall(r"^#SBATCH (\S+)", script, re.MULTILINE)
+        assert len(flags) == len({flag.split("=")[0] for flag in flags}), "a flag stands there twice"
+
+
+def test_there_is_a_file_for_each_promised_site() -> None:
+    assert set(SITES) == {
+        "alps", "generic", "juwels-booster", "lab", "leonardo", "lumi", "marenostrum5", "perlmutter",
+        "ptolemy",
+    }  # fmt: skip
+    for site in SITES:
+        status = sites.read(sites.FOLDER / f"{site}.env")["STATUS"]
+        tested = status.startswith("tested")
+        assert tested == (site in ("generic", "lab")) and (tested or status == "from documentation, not run")
+
+
+def test_no_site_file_holds_a_place_or_a_person() -> None:
+    for site in SITES:
+        for key, value in sites.read(sites.FOLDER / f"{site}.env").items():
+            assert not value.startswith("/") and "@" not in value, f"{site}: {key}={value}"
+    assert sites.read(sites.FOLDER / "lab.env")["DEVICE"] == "cpu"
+    assert all("DEVICE" not in sites.read(sites.FOLDER / f"{s}.env") for s in SITES if s != "lab")
+
+
+# ----------------------------------------------------------------------------- layers
+
+
+def test_who_outranks_whom(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / sites.LOCAL).write_text("ACCOUNT=local\nNODES=2\nQOS=local\nSITE=lab\n")
+    monkeypatch.setattr(sites, "ROOT", tmp_path)
+    environ = {"NANOCHAT_ACCOUNT": "env", "NANOCHAT_QOS": "env"}
+    found = sites.load(None, {"ACCOUNT": "words"}, environ)
+    assert (found.name, found.account, found.qos, found.nodes) == ("lab", "words", "env", 2)
+    assert found.gpu_partition == "gpu"  # of the site file
+    assert sites.load(None, {}, {"SBATCH_ACCOUNT": "mine"}).account == "mine"
+    assert sites.load("generic", {}, {"NANOCHAT_SITE": "lab"}).name == "generic"
+
+
+def test_variables_of_the_site_are_filled_in_and_scratch_is_left_to_the_node() -> None:
+    environ = {"WORK": "/w"}
+    keys = {"BASE_DIR": "${WORK}/n", "LOCAL_SCRATCH": "$TMPDIR"}
+    found = sites.load("generic", keys, environ)
+    assert (found.base_dir, found.local_scratch) == ("/w/n", "$TMPDIR")
+    with pytest.raises(UsageError, match="needs the variable NOPE, which is not set"):
+        sites.load("generic", {"BASE_DIR": "$NOPE/n"}, environ)
+
+
+def test_a_site_file_is_never_executed(tmp_path: Path) -> None:
+    marker = tmp_path / "ran"
+    file = tmp_path / "evil.env"
+    file.write_text(f"ACCOUNT=$(touch {marker})\n")
+    with pytest.raises(UsageError, match="characters that cannot be"):
+        sites.load(str(file), {}, {})
+    file.write_text(f"touch {marker}\n")
+    with pytest.raises(UsageError, match="is not KEY=value"):
+        sites.load(str(file), {}, {})
+    assert not marker.exists()
+
+
+def test_all_that_only_the_user_knows_is_asked_at_once() -> None:
+    with pytest.raises(UsageError, match=r"(?s)ACCOUNT=.*QOS=.*BASE_DIR="):
+        sites.load("marenostrum5", {}, {})
+
+
+# ----------------------------------------------------------------------------- containers
+
+
+@pytest.mark.parametrize(
+    ("kind", "srun", "before"),
+    [
+        ("none", [], []),
+        ("pyxis", ["--container-image=i.sqsh", "--container-mounts=/b:/b,/x:/y,/z:/z",
+                   "--container-workdir=/b/runs/r/code"], []),
+        ("environment", ["--environment=i.sqsh"], []),
+        ("apptainer", [], ["apptainer", "exec", "--nv", "--bind", "/b", "--bind", "/x:/y", "--bind", "/z",
+                           "--pwd", "/b/runs/r/code", "i.sqsh"]),
+    ],
+)  # fmt: skip
+def test_what_stands_around_the_program(kind: str, srun: list[str], before: list[str]) -> None:
+    words = [f"CONTAINER={kind}", "IMAGE=i.sqsh", "BINDS=/x:/y,/z", "--base-dir", "/b", "--run", "r"]
+    plan = plans.build(read(words), "id")[0]
+    assert container.wrap(plan)[:2] == (srun, before)
+    assert (container.wrap(plan)[2] == "python") == (kind != "none")
+
+
+# ----------------------------------------------------------------------------- Slurm's formats
+
+
+@pytest.mark.parametrize(
+    ("words", "seconds"),
+    [("0:59", 59), ("12:00", 720), ("1:02:03", 3723), ("1-02:03:04", 93784), ("2-00:00:00", 172800),
+     ("1-02", 93600), ("UNLIMITED", None), ("infinite", None), ("INVALID", None), ("", None)],
+)  # fmt: skip
+def test_times(words: str, seconds: int | None) -> None:
+    assert slurm.seconds(words) == seconds
+
+
+@pytest.mark.parametrize(
+    ("gres", "gpus"),
+    [("gpu:h100:8(S:0-1)", {"h100": 8}), ("gpu:4", {"": 4}), ("(null)", {}),
+     ("gpu:a100:4,nvme:1", {"a100": 4}),
+     ("gpu:a100_3g.40gb:2,gpu:h100:4", {"a100_3g.40gb": 2, "h100": 4})],
+)  # fmt: skip
+def test_gpus_of_a_partition(gres: str, gpus: dict[str, int]) -> None:
+    assert slurm.Partition("p", False, None, gres, 1, True).gpus == gpus
+
+
+def test_a_job_inherits_no_job() -> None:
+    kept = slurm.environment({
+        "SBATCH_PARTITION": "x", "SLURM_MEM_PER_NODE": "1", "SLURM_CONF": "c", "NANOCHAT_RUN": "r",
+        "HOME": "h", "TMPDIR": "/job", "HF_TOKEN": "t",
+    })  # fmt: skip
+    assert kept == {"SLURM_CONF": "c", "HOME": "h", "HF_TOKEN": "t"}
