@@ -148,9 +148,7 @@ class Training(Common):
 
     steps: int | None = opt(None, "optimizer steps", alias=("num_iterations", "max_iters"), low=1)
     tokens: int | None = opt(None, "training tokens, if steps is not given", alias=("target_tokens",), low=1)
-    total_batch_tokens: int | None = opt(
-        None, "tokens of a step, all ranks", alias=("total_batch_size",), low=1
-    )
+    total_batch_tokens: int | None = opt(None, "tokens of a whole step", alias=("total_batch_size",), low=1)
     device_batch_rows: int = opt(
         16, "rows of a forward pass", alias=("device_batch_size", "batch", "batch_size"), low=1
     )
@@ -320,6 +318,7 @@ class Bench(Places):
     repetitions: int = opt(7, "counted repetitions of each side", low=1)
     compile: bool = opt(True, "compile both sides")
     rows: int = opt(0, "rows to load (0 = one epoch)", low=0)
+    peers: str = opt("bench_peers", "folder of packages whose names are ours, too, relative to base_dir")
 
     @property
     def thread_counts(self) -> list[int]:
@@ -360,6 +359,7 @@ class TokTrain(Places):
     """Training of a tokenizer."""
 
     vocab_size: int = opt(65_536, "ids, the nine special tokens included")
+    sources: str = opt("", "instead of data_dir: folders with shares of the text, wiki=45,books=40,forum=15")
     digits: int = opt(2, "digits in a token at most: 1 (small models that must do sums), 2 or 3 (GPT-4)")
     max_chars: int = opt(2_000_000_000, "characters to read at most")
     max_doc_chars: int = opt(10_000, "characters to read of one document", alias=("doc_cap",))
@@ -373,6 +373,18 @@ class TokEval(Places):
 
     sample_mb: float = opt(1.0, "text of each split to encode, in MB")
     references: bool = opt(True, "compare with GPT-2 and GPT-4 where tiktoken has their files")
+
+
+@dataclass(frozen=True)
+class TokConvert(Checked):
+    """A tokenizer in another format."""
+
+    source: str = opt(
+        "", "(or --from) tokenizer to read: a folder, .tiktoken, .json or .pkl", alias=("from",)
+    )
+    target: str = opt("", "(or --to) folder (this kit's), .tiktoken or .json (Hugging Face's)", alias=("to",))
+    pattern: str | None = opt(None, "how a .tiktoken file splits: gpt4, gpt2, cl100k, o200k, ... or a regex")
+    fresh: bool = opt(False, "replace a target that is there")
 
 
 @dataclass(frozen=True)

@@ -132,6 +132,13 @@ def _is_writable(directory: Path) -> bool:
     return os.access(directory, os.W_OK) and bool(directory.stat().st_mode & 0o222)
 
 
+def manifest_names(directory: Path) -> set[str]:
+    """Names of the shards in the folder's manifest, unchecked; none if it has no manifest yet."""
+    if not (directory / MANIFEST).is_file():
+        return set()
+    return {shard.name for shard in _parse_manifest(directory).shards}
+
+
 def save_manifest(manifest: Manifest) -> None:
     """Write `manifest.json` beside the shards."""
     shards = [{"name": shard.name, **asdict(shard)} for shard in manifest.shards]
@@ -186,11 +193,11 @@ def _damaged(path: Path, reason: object) -> ValueError:
 # ----------------------------------------------------------------------------- reading
 
 
-def inspect_shard(path: Path, split: Split) -> Shard:
-    """Rows, row groups, size and hash of one Parquet file. ValueError if it is no usable shard."""
+def inspect_shard(path: Path, split: Split, sha256: str | None = None) -> Shard:
+    """Rows, row groups, size and hash (if it is not known) of one Parquet file. ValueError if unusable."""
     with _open_parquet(path, "text") as file:
         groups = tuple(file.metadata.row_group(i).num_rows for i in range(file.num_row_groups))
-    return Shard(path, sum(groups), groups, path.stat().st_size, sha256_file(path), split)
+    return Shard(path, sum(groups), groups, path.stat().st_size, sha256 or sha256_file(path), split)
 
 
 def read_row_group(path: Path, index: int, column: str = "text") -> list[str]:

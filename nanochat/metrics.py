@@ -128,8 +128,15 @@ class Progress:
     """
 
     def __init__(
-        self, total_steps: int, what: str, *, interval_s: float = 10.0, enabled: bool = True
+        self,
+        total_steps: int,
+        what: str,
+        *,
+        unit: str = "step",
+        interval_s: float = 10.0,
+        enabled: bool = True,
     ) -> None:
+        self.unit = unit
         self.total_steps, self.what, self.interval_s, self.enabled = total_steps, what, interval_s, enabled
         self.loss = Ema()
         self._first: tuple[int, float] | None = None  # the first step compiles: timing starts after it
@@ -178,7 +185,7 @@ class Progress:
             print(f"{self.what} {share}  {self._text(step, values)}", flush=True)
 
     def _text(self, step: int, values: dict[str, float]) -> str:
-        parts = [f"step {step:,}/{self.total_steps:,}"]
+        parts = [f"{self.unit} {step:,}/{self.total_steps:,}"]
         if not math.isnan(self.loss.value):
             parts.append(f"loss {self.loss.value:.4f}")
         for name, value in values.items():

@@ -20,6 +20,7 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
             "recipe": "laptop", "embedded_world": True, "minutes_bfloat16": 15, "minutes_float32": 35,
             "disk_mib": 400,
         },
+        "Wanted": {"corpus": "world", "depth": 4},
         "ModelOptions": {"depth": 4, "head_dim": 64, "context": 256, "window_pattern": "L"},
         "Training": {
             "device_batch_rows": 16, "total_batch_tokens": 4096, "eval_tokens": 65_536,
@@ -40,6 +41,7 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
             "recipe": "tiny", "embedded_world": True, "control_items": 4, "minutes_bfloat16": 2,
             "minutes_float32": 2, "disk_mib": 50,
         },
+        "Wanted": {"corpus": "world", "depth": 2},
         "SampleWorld": {"megabytes": 0.5, "mid_items": 400, "sft_items": 200},
         "ChatEval": {"limit": 8},
         "ModelOptions": {"depth": 2, "head_dim": 32, "context": 128, "window_pattern": "L"},
@@ -69,9 +71,11 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
     "speedrun": {
         "ModelOptions": {"depth": 20}, "Training": {"device_batch_rows": 32}, "Finetune": {"depth": 20},
         "Pipeline": {"recipe": "speedrun", "run": "d20", "hardware": "8 GPUs of 80 GB"},
+        "Wanted": {"depth": 20},
     },
     "run1000": {
         "ModelOptions": {"depth": 32}, "Training": {"device_batch_rows": 8}, "Finetune": {"depth": 32},
         "Pipeline": {"recipe": "run1000", "run": "d32", "hardware": "8 GPUs of 80 GB"},
+        "Wanted": {"depth": 32},
     },
 }  # fmt: skip

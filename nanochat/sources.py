@@ -65,8 +65,9 @@ class DocumentSource:
     def window(self, epoch: int, index: int) -> Window:
         place = seeded_rng(self.seed, epoch).permutation(len(self._windows))[index]
         path, groups = self._windows[place]
-        documents = self._tokenizer.encode([text for group in groups for text in read_row_group(path, group)])
-        return Window([_document(self.bos_id, ids) for ids in documents])
+        texts = [text for group in groups for text in read_row_group(path, group)]
+        ids, offsets = self._tokenizer.encode_flat(texts)
+        return Window([_document(self.bos_id, document) for document in np.split(ids, offsets[1:-1])])
 
 
 def _row_group_windows(shard: Shard) -> list[tuple[Path, list[int]]]:
@@ -81,8 +82,10 @@ def _row_group_windows(shard: Shard) -> list[tuple[Path, list[int]]]:
     return windows
 
 
-def _document(bos_id: int, ids: list[int]) -> Piece:
-    return Piece(np.array([bos_id, *ids], dtype=np.int32))
+def _document(bos_id: int, ids: np.ndarray) -> Piece:
+    tokens = np.empty(len(ids) + 1, dtype=np.int32)
+    tokens[0], tokens[1:] = bos_id, ids
+    return Piece(tokens)
 
 
 class ItemSource:
@@ -144,7 +147,7 @@ class ItemSource:
             counted = np.array(mask, dtype=bool) if self._supervise == "assistant" else None
             return Piece(np.array(ids, dtype=np.int32), counted), whole - len(ids)
         if isinstance(item.get("text"), str):
-            return _document(self.bos_id, self._tokenizer.encode(item["text"])), 0
+            return _document(self.bos_id, self._tokenizer.encode_flat([item["text"]])[0]), 0
         raise ValueError(f"it has neither 'messages' nor a 'text'; its keys: {', '.join(map(str, item))}")
 
     def _tell(self, message: str) -> None:

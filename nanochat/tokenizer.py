@@ -15,15 +15,15 @@ import base64
 import codecs
 import hashlib
 import json
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any, overload
 
 import numpy as np
-import tiktoken
 
 from nanochat.common import read_json, write_json
+from nanochat.encoding import Stream, encoder_of, import_rustbpe
 
 SPECIAL_TOKENS = (
     "<|bos|>",  # starts every document and conversation
@@ -37,7 +37,6 @@ SPECIAL_TOKENS = (
     "<|output_end|>",
 )
 TOKENIZER_FILE = "tokenizer.json"
-THREADED_CHARS = 1 << 16
 FORMAT, VERSION = "nanochat-tokenizer", 1
 PART_MARKERS = {"python": "python", "python_output": "output"}  # part type -> its pair of special tokens
 
@@ -81,7 +80,7 @@ class Tokenizer:
         self.training = training or {}  # facts about the training, for people; no part of the hash
         self._special_ids = {name: len(tokens) + i for i, name in enumerate(specials)}
         self._bytes = [*self.tokens, *(name.encode() for name in specials)]
-        self._encode_batch = _encoder(self.tokens, pattern)
+        self._encoder = encoder_of(self.tokens, pattern)
 
     @classmethod
     def train(
@@ -93,11 +92,13 @@ class Tokenizer:
         max_doc_chars: int = 10_000,
         max_chars: int = 2_000_000_000,
         threads: int = 0,
+        progress: Callable[[int, int], object] | None = None,
     ) -> Tokenizer:
         """Learn a vocabulary of `vocab_size` ids, the nine special tokens included.
 
         Reads at most `max_chars` characters, `max_doc_chars` of each document, with `threads` threads
-        (0 = all cores). ValueError if `vocab_size` is below 256 + 9 or above what the text can fill.
+        (0 = all cores); `progress` gets (ids made, ids wanted). ValueError if `vocab_size` is below
+        256 + 9 or above what the text can fill.
         """
         merges_end = vocab_size - len(SPECIAL_TOKENS)
         if merges_end < 256:
@@ -105,15 +106,16 @@ class Tokenizer:
                 f"vocab_size {vocab_size} is too small: 256 bytes and {len(SPECIAL_TOKENS)} special tokens "
                 f"need at least {256 + len(SPECIAL_TOKENS)}"
             )
-        rustbpe = _import_rustbpe()
+        rustbpe = import_rustbpe()
         if rustbpe is None:
             raise ValueError(
                 "rustbpe, which trains, is not built: run env/setup.sh or `pip install ./rustbpe`"
             )
         pattern = pattern or split_pattern()
         tokens = rustbpe.train(
-            texts, merges_end, pattern, max_doc_chars=max_doc_chars, max_chars=max_chars, threads=threads
-        )
+            texts, merges_end, pattern, max_doc_chars=max_doc_chars, max_chars=max_chars, threads=threads,
+            progress=progress,
+        )  # fmt: skip
         if len(tokens) < merges_end:
             most = len(tokens) + len(SPECIAL_TOKENS)
             raise ValueError(
@@ -134,7 +136,7 @@ class Tokenizer:
 
     def special(self, name: str) -> int:
         """Id of a special token; `assistant_end` and `<|assistant_end|>` are the same."""
-        full = name if name.startswith("<|") else f"<|{name}|>"
+        full = _full_name(name)
         if full not in self._special_ids:
             raise ValueError(f"no special token {name!r}; there are {', '.join(self.specials)}")
         return self._special_ids[full]
@@ -159,9 +161,28 @@ class Tokenizer:
     def encode(self, text: list[str]) -> list[list[int]]: ...
     def encode(self, text: str | list[str]) -> list[int] | list[list[int]]:
         """Ids of one text, or of each of a list (faster). Strings of special tokens are plain text."""
-        if isinstance(text, str):
-            return self._encode_batch([text])[0]
-        return self._encode_batch(text)
+        return self._encoder.encode([text])[0] if isinstance(text, str) else self._encoder.encode(text)
+
+    def encode_flat(self, texts: list[str]) -> tuple[np.ndarray, np.ndarray]:
+        """(ids, offsets) of many texts: `ids[offsets[i]:offsets[i + 1]]` are those of text i (fastest)."""
+        return self._encoder.encode_flat(texts)
+
+    def encode_with_specials(self, text: str, allowed: Iterable[str]) -> list[int]:
+        """Ids of a text in which the names of the `allowed` special tokens, and no others, are control."""
+        ids = {_full_name(name): self.special(name) for name in allowed}
+        if not ids:
+            return self.encode(text)
+        longest_first = sorted(ids, key=len, reverse=True)
+        parts = re.split(f"({'|'.join(map(re.escape, longest_first))})", text)  # text, name, text, ...
+        texts = iter(self.encode(parts[::2]))
+        found = next(texts)
+        for name in parts[1::2]:
+            found += [ids[name], *next(texts)]
+        return found
+
+    def stream(self) -> Stream:
+        """Encodes a text that arrives bit by bit: `push(text)`, at the end `finish()`."""
+        return self._encoder.stream()
 
     def decode_bytes(self, ids: Iterable[int]) -> bytes:
         """The bytes of `ids`; a special token gives its name. ValueError for an id outside the vocabulary."""
@@ -170,6 +191,10 @@ class Tokenizer:
     def decode(self, ids: Iterable[int]) -> str:
         """The text of `ids`; what is not valid UTF-8 shows as U+FFFD."""
         return self.decode_bytes(ids).decode("utf-8", errors="replace")
+
+    def decode_batch(self, rows: Iterable[Iterable[int]]) -> list[str]:
+        """`decode` of each row."""
+        return [self.decode(ids) for ids in rows]
 
     def _bytes_of(self, token_id: int) -> bytes:
         if not 0 <= token_id < len(self._bytes):
@@ -216,7 +241,7 @@ class Tokenizer:
     def _render_turn(self, role: str, parts: list[tuple[str, str]]) -> Iterator[tuple[list[int], bool]]:
         answer = role == "assistant"
         yield [self.special(f"{role}_start")], False
-        for (kind, _), ids in zip(parts, self._encode_batch([text for _, text in parts]), strict=True):
+        for (kind, _), ids in zip(parts, self.encode([text for _, text in parts]), strict=True):
             if kind == "text":
                 yield ids, answer
             else:
@@ -280,45 +305,8 @@ class StreamDecoder:
 # ----------------------------------------------------------------------------- helpers
 
 
-def _import_rustbpe() -> Any | None:
-    try:
-        import rustbpe
-    except ImportError:
-        return None
-    return rustbpe if hasattr(rustbpe, "Encoder") else None  # the source folder of that name is no build
-
-
-def _encoder(tokens: list[bytes], pattern: str) -> Callable[[list[str]], list[list[int]]]:
-    """rustbpe if it is built, else tiktoken; a test holds their ids equal, so only speed depends on it."""
-    rustbpe = _import_rustbpe()
-    if rustbpe is not None:
-        return partial(_encode_rust, rustbpe.Encoder(tokens, pattern))
-    ranks = {token: rank for rank, token in enumerate(tokens)}
-    encoding = tiktoken.Encoding("nanochat", pat_str=pattern, mergeable_ranks=ranks, special_tokens={})
-    return partial(_encode_tiktoken, encoding)
-
-
-def _encode_rust(encoder: Any, texts: list[str]) -> list[list[int]]:
-    # Threads for much text only: to ask the system how many cores there are takes longer than a short text.
-    threads = 0 if sum(map(len, texts)) > THREADED_CHARS else 1
-    return encoder.encode_batch(texts, threads=threads)
-
-
-def _encode_tiktoken(encoding: tiktoken.Encoding, texts: list[str]) -> list[list[int]]:
-    # One by one: tiktoken's batch call costs a Python future a document (at 100 bytes 5 times the time).
-    return [_guard_panic(encoding, text) for text in texts]
-
-
-def _guard_panic(encoding: tiktoken.Encoding, text: str) -> list[int]:
-    try:
-        return encoding.encode_ordinary(text)
-    except BaseException as error:
-        if type(error).__name__ != "PanicException":  # pyo3's, which is no Exception
-            raise
-        raise ValueError(
-            f"tiktoken gave up on a text of {len(text):,} characters (about a million blanks in a row); "
-            "build rustbpe, which takes any text: run env/setup.sh"
-        ) from None
+def _full_name(name: str) -> str:
+    return name if name.startswith("<|") else f"<|{name}|>"
 
 
 def _check_vocabulary(tokens: Sequence[bytes], specials: Sequence[str]) -> None:

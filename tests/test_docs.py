@@ -10,7 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from nanochat.dataset import write_shards
+
 ROOT = Path(__file__).resolve().parent.parent
+PYTHON = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 BLOCK = re.compile(r"^```bash\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
@@ -41,3 +44,21 @@ def test_local_cpu_quickstart(base: Path) -> None:
         )
         assert run.returncode == 0, f"{line}\n{run.stdout[-2000:]}\n{run.stderr[-2000:]}"
         assert run.stdout.strip(), f"{line} printed nothing"
+
+
+@pytest.mark.slow
+@pytest.mark.rust
+def test_train_a_tokenizer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NANOCHAT_BASE_DIR", str(tmp_path))
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    for name in ("wikipedia", "books", "reddit"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "text.md").write_text(text, encoding="utf-8")
+    write_shards(tmp_path / "data", [text], [text])
+    page = "docs/how-to/train-a-tokenizer.md"
+    for line in commands(page):
+        command = re.sub(r"32768|65536", "400", on_the_tiny_model(line, tmp_path))
+        subprocess.run(["bash", "-euc", command], cwd=ROOT, check=True, capture_output=True)
+    assert (tmp_path / "tok" / "compression.svg").exists() and (tmp_path / "tok/chat/tokenizer.json").exists()
+    for source in PYTHON.findall((ROOT / page).read_text(encoding="utf-8")):
+        subprocess.run([sys.executable, "-c", source], cwd=ROOT, check=True)

@@ -24,16 +24,17 @@ PAGES = [*sorted((ROOT / "docs").rglob("*.md")), ROOT / "README.md"]
 
 # A module imports from its own line and from the lines above it; there are no cycles.
 LAYERS = [
-    "common options config presets configurator schedule",
-    "dataset tokenizer execution metrics packing sources run_folder pipeline launch report*"
-    " sample_world world_*",
+    "common options config presets configurator schedule room assets ledger offline",
+    "dataset transfer fetch facts preflight encoding tokenizer execution metrics packing sources",
+    "patterns ranks pickle_record hf_tokenizer interchange compression corpus",
+    "run_folder pipeline launch report* sample_world world_*",
     "distributed probe attention cross_entropy kv_cache sampling gpt muon adamw optimizers dataloader",
     "checkpoint_manager engine loss_eval core_eval evaluation",
     "trainer",
     "stages",
     "runner bench",
 ]
-TORCH_FREE = 2  # layers; scripts/ and tasks/ import without torch, too
+TORCH_FREE = 4  # layers; scripts/ and tasks/ import without torch, too
 
 
 def layer(module: str) -> int:
@@ -170,7 +171,9 @@ def test_median_function_is_short() -> None:
     assert statistics.median(lengths) <= 12
 
 
-# What is forbidden everywhere outside this file and outside calls like `model.eval()`.
+# What is forbidden everywhere outside this file and outside calls like `model.eval()`. One test makes hostile
+# pickles: they bite where they are unpickled, and the reader that does not unpickle refuses them.
+PICKLES_MADE = ["tests/test_pickle_record.py: import pickle"]
 FORBIDDEN = re.compile(
     r"import (cPickle|pickle|dill)\b|(?<![\w.])(eval|exec)\(|shell=True|innerHTML|weights_only=False"
 )
@@ -182,7 +185,7 @@ def test_nothing_forbidden() -> None:
     found = [
         f"{name_of(p)}: {m[0]}" for p in files for m in FORBIDDEN.finditer(p.read_text(encoding="utf-8"))
     ]
-    assert not found
+    assert found == PICKLES_MADE
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)

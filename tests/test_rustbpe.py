@@ -12,12 +12,16 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
 import tiktoken
 
+from nanochat.bench.hostile import HOSTILE
+from nanochat.dataset import read_documents
 from tests import reference_bpe as twin
 
 try:
@@ -143,9 +147,12 @@ def test_classes_of_characters_equal_those_of_tiktoken() -> None:
 # ----------------------------------------------------------------------------- encoding
 
 
-@pytest.mark.parametrize("digits", ["{1,2}", "{1,1}", "{1,3}", "{1,4}"])  # the last runs on the regex engine
-def test_encode_equals_tiktoken_and_the_twin(nasty_tokens: list[bytes], digits: str) -> None:
-    pattern = PATTERN.replace("{1,2}", digits)
+FAMILY = {digits: PATTERN.replace("{1,2}", digits) for digits in ("{1,1}", "{1,3}")}
+REGEX = {"regex": PATTERN.replace("{1,2}", "{1,4}")}  # runs on the regex engine
+
+
+@pytest.mark.parametrize("pattern", (named := {**rustbpe.PATTERNS, **FAMILY, **REGEX}).values(), ids=named)
+def test_encode_equals_tiktoken_and_the_twin(nasty_tokens: list[bytes], pattern: str) -> None:
     ours, theirs = rustbpe.Encoder(nasty_tokens, pattern), tiktoken_of(nasty_tokens, pattern)
     rng = random.Random(3)
     for _ in range(300):
@@ -169,26 +176,37 @@ def test_encode_equals_tiktoken_for_ranks_that_no_training_gives() -> None:
             assert ours.encode(text) == theirs.encode_ordinary(text)
 
 
-LONG = {
-    "one letter": "a" * MEGABYTE,
-    "letters": "".join(random.Random(5).choices("ACGT", k=MEGABYTE // 4)),
-    "newlines": "\n" * (MEGABYTE // 4),
-    "apostrophes": "'s" * (MEGABYTE // 4),
-    "spaces": " " * MEGABYTE,
-    "spaces between": "x" + " " * MEGABYTE + "y",
-    "tabs and spaces": "".join(random.Random(6).choices("\t ", k=MEGABYTE // 4)),
-}
-
-
-@pytest.mark.parametrize("name", LONG)
-def test_a_long_text_without_a_break(name: str) -> None:
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_hostile_text_keeps_its_ids_its_bytes_and_a_bounded_time(name: str) -> None:
     runs = [letter * (1 << power) for letter in (b"a", b" ", b"\n", b"AC") for power in range(1, 8)]
-    tokens = [*BYTES, b"AC", b"GT", b"CG", b"\t ", *runs[:-7]]
-    encoder, text = rustbpe.Encoder(tokens), LONG[name]
+    words = [b"AC", b"GT", b"CG", b"\t ", b"ab", b"aba", b"ba", b"'s", "\u3000".encode() * 2]
+    tokens = list(dict.fromkeys([*BYTES, *words, *runs[:-7]]))
+    encoder, text = rustbpe.Encoder(tokens), HOSTILE[name](MEGABYTE // 16)
+    assert len(text) == MEGABYTE // 16
+    assert encoder.encode(text) == tiktoken_of(tokens).encode_ordinary(text)
+    text = HOSTILE[name](MEGABYTE)
+    start = time.process_time()
     ids = encoder.encode(text)
+    assert time.process_time() - start < 2  # quadratic would be minutes; `scripts.bench tokenize` has figures
     assert encoder.decode_bytes(ids) == text.encode()
-    if text.count(" ") < MEGABYTE:  # where tiktoken panics
-        assert ids == tiktoken_of(tokens).encode_ordinary(text)
+
+
+@pytest.mark.slow
+def test_a_million_strings_equal_tiktoken(test_data: Path) -> None:
+    """Seed 11: half of nasty characters, half from all planes, and all the real text in cuts of 16 to 200."""
+    shards = sorted((test_data / "pretrain").glob("*.parquet"))
+    documents = [text for shard in shards for text in read_documents(shard)]
+    tokens = rustbpe.train(documents, 32_768)
+    ours, theirs = rustbpe.Encoder(tokens), tiktoken_of(tokens)
+    rng = random.Random(11)
+    real = "".join(documents)
+    texts = [real[at : at + rng.randint(16, 200)] for at in range(0, len(real), 200)]
+    nasty = "".join(rng.choices(NASTY, k=8 * MEGABYTE)), any_unicode(rng, 4 * MEGABYTE)
+    texts += [text[at : at + rng.randint(1, 16)] for text in nasty for at in range(0, len(text), 16)]
+    assert len(texts) >= MEGABYTE
+    for start in range(0, len(texts), 100_000):
+        part = texts[start : start + 100_000]
+        assert ours.encode_batch(part) == [theirs.encode_ordinary(text) for text in part]
 
 
 def test_surrogates_become_what_tiktoken_makes_of_them(nasty_tokens: list[bytes]) -> None:
@@ -211,6 +229,10 @@ def test_batches_equal_their_texts_one_by_one(nasty_tokens: list[bytes]) -> None
         ids, offsets = encoder.encode_batch_flat(texts, threads=threads)
         parts = np.split(np.frombuffer(ids, np.uint32), np.frombuffer(offsets, np.uint64)[1:-1].astype(int))
         assert [part.tolist() for part in parts] == rows
+        ids16, offsets16 = encoder.encode_batch_flat(texts, threads=threads, itemsize=2)
+        assert offsets16 == offsets
+        np.testing.assert_array_equal(np.frombuffer(ids16, np.uint16), np.frombuffer(ids, np.uint32))
+    assert encoder.decode_batch(rows) == [text.encode() for text in texts]
     assert encoder.encode_batch([]) == []
     assert encoder.encode_batch_flat([]) == (bytearray(), bytearray(8))
 
@@ -255,6 +277,27 @@ def test_decode_takes_any_ids(nasty_tokens: list[bytes]) -> None:
 def test_train_refuses(arguments: tuple, options: dict[str, int], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         rustbpe.train(*arguments, **options)
+
+
+def test_flat_ids_of_two_bytes_need_a_vocabulary_that_fits() -> None:
+    many = [*BYTES, *sorted({f"{n:05}".encode() for n in range(65_281)})]
+    for tokens, itemsize in ((BYTES, 3), (BYTES, 8), (many, 2)):
+        with pytest.raises(ValueError, match=f"itemsize = {itemsize}: must be 4, or 2"):
+            rustbpe.Encoder(tokens).encode_batch_flat(["a"], itemsize=itemsize)
+
+
+def test_training_tells_its_progress_and_passes_errors_on() -> None:
+    documents = [any_unicode(random.Random(10), 4_000)]
+    seen: list[tuple[int, int]] = []
+    tokens = rustbpe.train(documents, 1_100, progress=lambda done, of: seen.append((done, of)))
+    assert tokens == rustbpe.train(documents, 1_100) and len(tokens) == 1_100
+    assert seen == [(512, 1_100), (768, 1_100), (1_024, 1_100)]
+
+    def broken(done: int, of: int) -> None:
+        raise OSError("terminal gone")
+
+    with pytest.raises(OSError, match="terminal gone"):
+        rustbpe.train(documents, 1_100, progress=broken)
 
 
 @pytest.mark.parametrize(

@@ -13,16 +13,14 @@ import numpy as np
 import pytest
 
 import rustbpe
-from nanochat.dataset import write_shards
+from nanochat.encoding import RustEncoder, TiktokenEncoder, encoder_of
 from nanochat.tokenizer import (
     SPECIAL_TOKENS,
     ConversationTooLong,
     StreamDecoder,
     Tokenizer,
-    _encoder,
     split_pattern,
 )
-from scripts import tok_eval, tok_train
 
 pytestmark = pytest.mark.rust  # without rustbpe only the tiktoken fallback is left
 
@@ -54,16 +52,38 @@ def test_rustbpe_and_tiktoken_give_the_same_ids(
     tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "rustbpe", None)
-    twin = _encoder(tokenizer.tokens, tokenizer.pattern)
+    twin = encoder_of(tokenizer.tokens, tokenizer.pattern)
     monkeypatch.undo()
-    assert "rustbpe" in repr(tokenizer._encode_batch) and "tiktoken" in repr(twin)
+    fast = encoder_of(tokenizer.tokens, tokenizer.pattern)
+    assert (type(fast), type(twin)) == (RustEncoder, TiktokenEncoder)
     rng = random.Random(1)
     texts = [random_text(rng, rng.randrange(60)) for _ in range(2000)] + [
         TEXT,
         "",
         "\ud800x\udfff\ud83c\udf89",
     ]
-    assert tokenizer.encode(texts) == twin(texts)
+    assert tokenizer.encode(texts) == fast.encode(texts) == twin.encode(texts)
+    for ids, expected in zip(fast.encode_flat(texts), twin.encode_flat(texts), strict=True):
+        np.testing.assert_array_equal(ids, expected)
+    for encoder in (fast, twin):
+        stream = encoder.stream()
+        for _ in range(2):  # a finished stream is as new
+            ids = [i for text in ("He", "llo, wor", "ld's ", " 12", "34 ") for i in stream.push(text)]
+            assert ids + stream.finish() == tokenizer.encode("Hello, world's  1234 ")
+
+
+def test_specials_only_where_asked(tokenizer: Tokenizer) -> None:
+    text = "<|bos|>hi<|user_end|><|bos|>"
+    bos, end = tokenizer.special("bos"), tokenizer.special("user_end")
+    plain = tokenizer.encode("<|user_end|>")
+    assert max(tokenizer.encode(text)) < len(tokenizer.tokens)
+    assert tokenizer.encode_with_specials(text, []) == tokenizer.encode(text)
+    assert tokenizer.encode_with_specials(text, ["bos"]) == [bos, *tokenizer.encode("hi<|user_end|>"), bos]
+    both = tokenizer.encode_with_specials(text, ["<|bos|>", "user_end"])
+    assert both == [bos, *tokenizer.encode("hi"), end, bos] and plain != [end]
+    assert tokenizer.decode_batch([both, plain]) == [text, "<|user_end|>"]
+    with pytest.raises(ValueError, match="no special token 'nope'"):
+        tokenizer.encode_with_specials(text, ["nope"])
 
 
 @pytest.mark.parametrize("digits", [1, 2, 3])
@@ -294,38 +314,3 @@ def test_stream_decoder_waits_for_whole_characters(tokenizer: Tokenizer) -> None
     assert unicodedata.name("🎉") == "PARTY POPPER" and decoder.flush() == ""
     decoder.push("🎉".encode()[0])
     assert decoder.flush() == "\ufffd" and decoder.push(ord("a")) == "a"
-
-
-# ----------------------------------------------------------------------------- scripts
-
-
-@pytest.fixture
-def places(tmp_path: Path) -> list[str]:
-    write_shards(tmp_path / "data", [f"{i}: {TEXT}" for i in range(5)], ["unseen zebra quartz " + TEXT])
-    return ["--base-dir", str(tmp_path), "--data-dir", "data", "--tok-dir", "tok"]
-
-
-def test_tok_train_once(places: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    tok_train.main([*places, "--vocab-size", "400", "--digits", "1"])
-    made = Tokenizer.load(tmp_path / "tok")
-    assert made.vocab_size == 400 and made.pattern == split_pattern(1)
-    assert made.training["documents"] == 5 and b" zebra" not in made.tokens
-    assert "bytes per token on validation text" in capsys.readouterr().out
-    tok_train.main([*places, "--vocab-size", "400", "--digits", "1"])
-    assert "nothing to do" in capsys.readouterr().out
-    with pytest.raises(
-        ValueError, match=r"holds another tokenizer .vocab_size 400 there, 401 asked.*--fresh"
-    ):
-        tok_train.main([*places, "--vocab-size", "401", "--digits", "1"])
-    tok_train.main([*places, "--vocab-size", "401", "--fresh"])
-    assert Tokenizer.load(tmp_path / "tok").vocab_size == 401
-
-
-def test_tok_eval(places: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    tok_train.main([*places, "--vocab-size", "400"])
-    tok_eval.main([*places, "--no-references"])
-    facts = json.loads((tmp_path / "tok" / "eval.json").read_text())
-    ratios = facts["bytes_per_token"]["this one"]
-    assert facts["hash"] == Tokenizer.load(tmp_path / "tok").hash
-    assert set(ratios) == {*tok_eval.TEXTS, "train", "val"} and ratios["train"] > ratios["korean"] >= 1
-    assert f"{ratios['news']:.2f}" in capsys.readouterr().out

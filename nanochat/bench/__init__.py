@@ -12,6 +12,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 from nanochat.common import git_state, hardware, read_json
@@ -47,9 +48,21 @@ def measure(sides: Mapping[str, Callable[[], object]], repetitions: int) -> dict
     """Seconds of each side, alternating A B A B ... after one uncounted round (compilation, caches)."""
     for work in sides.values():
         work()
+    return measure_fresh({name: partial(_same, work) for name, work in sides.items()}, repetitions)
+
+
+def _same(work: Callable[[], object]) -> Callable[[], object]:
+    return work
+
+
+def measure_fresh(
+    sides: Mapping[str, Callable[[], Callable[[], object]]], repetitions: int
+) -> dict[str, list[float]]:
+    """Seconds of the work that each side makes, alternating A B A B ...; the making does not count."""
     seconds: dict[str, list[float]] = {name: [] for name in sides}
     for _ in range(repetitions):
-        for name, work in sides.items():
+        for name, make in sides.items():
+            work = make()
             start = time.perf_counter()
             work()
             seconds[name].append(time.perf_counter() - start)

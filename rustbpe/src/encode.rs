@@ -7,28 +7,55 @@
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
+use std::sync::Mutex;
 
-use rayon::prelude::*;
 use rustc_hash::FxHashMap;
 
 use crate::error::Error;
+use crate::short::{hash, pack, Table};
 use crate::split::Splitter;
-use crate::{thread_count, thread_pool};
 
 /// No pair: larger than any rank.
 const NONE: u32 = u32::MAX;
 /// Up to this many bytes a scan for the lowest rank is faster than a heap.
 const SHORT: usize = 100;
-/// A thread is not worth starting for less text than this.
-const BYTES_PER_THREAD: usize = 1 << 15;
+/// Merged pieces that a call remembers (a power of two), if they have at most so many tokens.
+const RECENT_PIECES: usize = 1 << 13;
+const RECENT_IDS: usize = 7;
+/// Scratch memories kept for later calls.
+const MAX_IDLE: usize = 64;
 
 pub struct Encoder {
     splitter: Splitter,
     tokens: Vec<Vec<u8>>,
-    ids: FxHashMap<Vec<u8>, u32>,
+    /// Ids of the tokens of up to `short::MAX_BYTES` bytes, and of the others.
+    short_ids: Table<u32>,
+    long_ids: FxHashMap<Vec<u8>, u32>,
     byte_ids: [u32; 256],
     /// (left id, right id) to the id of their joined bytes, for every way to cut a token in two.
     pairs: FxHashMap<(u32, u32), u32>,
+    /// Scratch memory of calls that have ended.
+    idle: Mutex<Vec<Scratch>>,
+}
+
+/// What a call needs besides its output: a buffer, and the tokens of pieces it has lately merged.
+pub(crate) struct Scratch {
+    ranks: Vec<u32>,
+    recent: Vec<Recent>,
+}
+
+/// A merged piece and its tokens.
+#[derive(Clone, Copy, Default)]
+struct Recent {
+    key: u128,
+    n: u32,
+    ids: [u32; RECENT_IDS],
+}
+
+impl Scratch {
+    fn new() -> Self {
+        Self { ranks: Vec::new(), recent: vec![Recent::default(); RECENT_PIECES] }
+    }
 }
 
 impl Encoder {
@@ -56,40 +83,82 @@ impl Encoder {
             }
         }
         let pairs = all_pairs(&tokens, &ids);
-        Ok(Self { splitter: Splitter::new(pattern)?, tokens, ids, byte_ids, pairs })
+        let mut short_ids = Table::with_capacity(ids.len());
+        let mut long_ids = FxHashMap::default();
+        for (token, id) in ids {
+            match pack(&token) {
+                Some(key) => *short_ids.entry(key) = id,
+                None => drop(long_ids.insert(token, id)),
+            }
+        }
+        let idle = Mutex::new(Vec::new());
+        Ok(Self { splitter: Splitter::new(pattern)?, tokens, short_ids, long_ids, byte_ids, pairs, idle })
     }
 
     pub fn n_tokens(&self) -> usize {
         self.tokens.len()
     }
 
+    /// See [`Splitter::cuts_at_blanks`].
+    pub fn cuts_at_blanks(&self) -> bool {
+        self.splitter.cuts_at_blanks()
+    }
+
     /// The ids of `text`, which must be shorter than 4 GiB.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>, Error> {
+        let mut ids = Vec::with_capacity(text.len() / 4 + 1);
+        self.with_scratch(|scratch| self.encode_into(text, scratch, &mut ids)).map(|()| ids)
+    }
+
+    /// Appends the ids of `text` to `ids`.
+    pub(crate) fn encode_into(
+        &self,
+        text: &str,
+        scratch: &mut Scratch,
+        ids: &mut Vec<u32>,
+    ) -> Result<(), Error> {
         if text.len() >= NONE as usize {
             return Err(Error::TooLarge { bytes: text.len() });
         }
-        let mut ids = Vec::with_capacity(text.len() / 4 + 1);
-        let mut ranks = Vec::new();
-        self.splitter.for_each(text, |piece| match self.ids.get(piece.as_bytes()) {
-            Some(&id) => ids.push(id),
-            None if piece.len() <= SHORT => self.merge_short(piece.as_bytes(), &mut ranks, &mut ids),
-            None => self.merge_long(piece.as_bytes(), &mut ids),
-        })?;
-        Ok(ids)
+        self.splitter.for_each(text, |piece| self.encode_piece(piece.as_bytes(), scratch, ids))
     }
 
-    /// Encodes each text, on `threads` threads (0: all cores) or as many as pay.
-    pub fn encode_batch<T: AsRef<str> + Sync>(
-        &self,
-        texts: &[T],
-        threads: usize,
-    ) -> Result<Vec<Vec<u32>>, Error> {
-        let bytes: usize = texts.iter().map(|text| text.as_ref().len()).sum();
-        let threads = thread_count(threads).min(texts.len()).min(bytes / BYTES_PER_THREAD);
-        if threads < 2 {
-            return texts.iter().map(|text| self.encode(text.as_ref())).collect();
+    /// Calls `work` with scratch memory, that of an earlier call if some is idle.
+    pub(crate) fn with_scratch<R>(&self, work: impl FnOnce(&mut Scratch) -> R) -> R {
+        let kept = self.idle.lock().ok().and_then(|mut idle| idle.pop());
+        let mut scratch = kept.unwrap_or_else(Scratch::new);
+        let result = work(&mut scratch);
+        if let Ok(mut idle) = self.idle.lock() {
+            if idle.len() < MAX_IDLE {
+                idle.push(scratch);
+            }
         }
-        thread_pool(threads)?.install(|| texts.par_iter().map(|text| self.encode(text.as_ref())).collect())
+        result
+    }
+
+    #[inline]
+    fn encode_piece(&self, piece: &[u8], scratch: &mut Scratch, ids: &mut Vec<u32>) {
+        let Some(key) = pack(piece) else {
+            return match self.long_ids.get(piece) {
+                Some(&id) => ids.push(id),
+                None if piece.len() <= SHORT => self.merge_short(piece, &mut scratch.ranks, ids),
+                None => self.merge_long(piece, ids),
+            };
+        };
+        if let Some(id) = self.short_ids.get(key) {
+            return ids.push(id);
+        }
+        let recent = &mut scratch.recent[hash(key) as usize & (RECENT_PIECES - 1)];
+        if recent.key == key {
+            return ids.extend_from_slice(&recent.ids[..recent.n as usize]);
+        }
+        let start = ids.len();
+        self.merge_short(piece, &mut scratch.ranks, ids);
+        let merged = &ids[start..];
+        if merged.len() <= RECENT_IDS {
+            (recent.key, recent.n) = (key, merged.len() as u32);
+            recent.ids[..merged.len()].copy_from_slice(merged);
+        }
     }
 
     pub fn decode(&self, ids: &[i64]) -> Result<Vec<u8>, Error> {
@@ -131,52 +200,95 @@ impl Encoder {
         }
     }
 
-    /// Appends the tokens of `piece` to `ids` in n log n: a heap of pairs over a linked list.
+    /// Appends the tokens of `piece` to `ids`, in time that grows with its length and hardly faster: the
+    /// pairs wait by rank, and those of one rank are joined from left to right.
     fn merge_long(&self, piece: &[u8], ids: &mut Vec<u32>) {
-        let n = piece.len();
-        // Token i begins at byte i; `rank[i]` is that of the pair it opens, NONE also once it is gone.
-        let mut id: Vec<u32> = piece.iter().map(|&byte| self.byte_ids[byte as usize]).collect();
-        let mut rank: Vec<u32> =
-            id.windows(2).map(|pair| self.rank(pair[0], pair[1])).chain([NONE]).collect();
-        let mut next: Vec<u32> = (1..=n as u32).collect();
-        let mut previous: Vec<u32> = (0..n as u32).map(|at| at.saturating_sub(1)).collect();
-        let entry = |rank: u32, at: u32| (rank != NONE).then_some(Reverse((rank, at)));
-        let mut heap: BinaryHeap<_> =
-            rank.iter().zip(0..).filter_map(|(&rank, at)| entry(rank, at)).collect();
-        while let Some(Reverse((lowest, start))) = heap.pop() {
-            let at = start as usize;
-            if rank[at] != lowest {
-                continue;
-            }
-            let gone = next[at] as usize;
-            let after = next[gone] as usize;
-            (id[at], next[at]) = (lowest, after as u32);
-            (rank[at], rank[gone]) = (NONE, NONE);
-            if after < n {
-                previous[after] = start;
-                rank[at] = self.rank(lowest, id[after]);
-                heap.extend(entry(rank[at], start));
-            }
-            if at > 0 {
-                let before = previous[at];
-                rank[before as usize] = self.rank(id[before as usize], lowest);
-                heap.extend(entry(rank[before as usize], before));
+        let n = piece.len() as u32;
+        let mut nodes: Vec<Node> = (0..n)
+            .zip(piece)
+            .map(|(at, &byte)| Node {
+                id: self.byte_ids[byte as usize],
+                rank: NONE,
+                previous: at.wrapping_sub(1),
+                next: at + 1,
+            })
+            .collect();
+        let mut queue = Queue::default();
+        for at in 1..nodes.len() {
+            nodes[at - 1].rank = self.rank(nodes[at - 1].id, nodes[at].id);
+            queue.push(nodes[at - 1].rank, at as u32 - 1);
+        }
+        while let Some((rank, places)) = queue.pop() {
+            let mut places = places.into_iter();
+            while let Some(at) = places.next() {
+                // Only a vocabulary that no training gives has a pair that comes before its own parts.
+                if nodes[at as usize].rank == rank && self.join(&mut nodes, at, &mut queue) < rank {
+                    places.by_ref().for_each(|at| queue.push(rank, at));
+                }
             }
         }
-        let starts = std::iter::successors(Some(0), |&at| Some(next[at] as usize).filter(|&at| at < n));
-        ids.extend(starts.map(|at| id[at]));
+        let starts = std::iter::successors(Some(0), |&at| Some(nodes[at as usize].next).filter(|&at| at < n));
+        ids.extend(starts.map(|at| nodes[at as usize].id));
+    }
+
+    /// Joins the pair that opens at `at` and returns the lower rank of the two new ones.
+    fn join(&self, nodes: &mut [Node], at: u32, queue: &mut Queue) -> u32 {
+        let Node { rank: id, previous, next: gone, .. } = nodes[at as usize];
+        let after = nodes[gone as usize].next;
+        nodes[gone as usize].rank = NONE;
+        let right = match nodes.get_mut(after as usize) {
+            Some(node) => {
+                node.previous = at;
+                self.rank(id, node.id)
+            }
+            None => NONE,
+        };
+        nodes[at as usize] = Node { id, rank: right, previous, next: after };
+        queue.push(right, at);
+        let Some(before) = nodes.get_mut(previous as usize) else { return right };
+        before.rank = self.rank(before.id, id);
+        queue.push(before.rank, previous);
+        right.min(before.rank)
     }
 }
 
-/// The rows one after another, and where each begins, with the end of the last.
-pub fn flatten(rows: &[Vec<u32>]) -> (Vec<u32>, Vec<u64>) {
-    let mut offsets = vec![0];
-    let mut ids = Vec::with_capacity(rows.iter().map(Vec::len).sum());
-    for row in rows {
-        ids.extend_from_slice(row);
-        offsets.push(ids.len() as u64);
+/// A token of a long piece, at the index of its first byte.
+struct Node {
+    id: u32,
+    /// That of the pair it opens; NONE also once it is gone.
+    rank: u32,
+    /// `u32::MAX` before the first.
+    previous: u32,
+    /// The length of the piece after the last.
+    next: u32,
+}
+
+/// Places to join, the lowest rank first. To sort places by rank costs less than a heap of places.
+#[derive(Default)]
+struct Queue {
+    ranks: BinaryHeap<Reverse<u32>>,
+    places: FxHashMap<u32, Vec<u32>>,
+}
+
+impl Queue {
+    #[inline]
+    fn push(&mut self, rank: u32, at: u32) {
+        if rank != NONE {
+            let places = self.places.entry(rank).or_insert_with(|| {
+                self.ranks.push(Reverse(rank));
+                Vec::new()
+            });
+            places.push(at);
+        }
     }
-    (ids, offsets)
+
+    /// The lowest rank and its places, in order; some are outdated.
+    fn pop(&mut self) -> Option<(u32, Vec<u32>)> {
+        let Reverse(rank) = self.ranks.pop()?;
+        let mut places = self.places.remove(&rank)?;
+        places.sort_unstable();
+        Some((rank, places))
+    }
 }
 
 fn all_pairs(tokens: &[Vec<u8>], ids: &FxHashMap<Vec<u8>, u32>) -> FxHashMap<(u32, u32), u32> {

@@ -5,10 +5,14 @@
 
 #![forbid(unsafe_code)]
 
+pub mod batch;
 pub mod encode;
 pub mod error;
+pub mod patterns;
 #[cfg(feature = "python")]
 mod python;
+mod scan;
+pub mod short;
 pub mod split;
 pub mod train;
 

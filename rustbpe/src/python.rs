@@ -1,14 +1,17 @@
 //! The Python rim: arguments in, results out, the GIL released in between. No algorithm lives here.
 
 use std::borrow::Cow;
+use std::sync::Mutex;
 
 use pyo3::exceptions::{PyOverflowError, PyValueError};
 use pyo3::prelude::*;
-use pyo3::types::{PyByteArray, PyBytes, PyString};
+use pyo3::types::{PyByteArray, PyBytes, PyDict, PyInt, PyList, PyString};
 
-use crate::encode::{flatten, Encoder};
+use crate::batch::{Batch, Stream};
+use crate::encode::Encoder;
 use crate::error::{checked, Error};
-use crate::split::{Splitter, GPT4_PATTERN};
+use crate::patterns::{GPT4_PATTERN, NAMED};
+use crate::split::Splitter;
 use crate::thread_pool;
 use crate::train::{Limits, WordCounts};
 
@@ -37,7 +40,8 @@ fn text_of<'a>(text: &'a Bound<'_, PyString>) -> PyResult<Cow<'a, str>> {
 
 /// Train a vocabulary; see rustbpe.pyi.
 #[pyfunction]
-#[pyo3(signature = (documents, vocab_size, pattern=GPT4_PATTERN, *, max_doc_chars=10_000, max_chars=2_000_000_000, threads=0))]
+#[pyo3(signature = (documents, vocab_size, pattern=GPT4_PATTERN, *, max_doc_chars=10_000, max_chars=2_000_000_000, threads=0, progress=None))]
+#[allow(clippy::too_many_arguments)] // one for each of Python's
 fn train(
     py: Python<'_>,
     documents: &Bound<'_, PyAny>,
@@ -46,6 +50,7 @@ fn train(
     max_doc_chars: i64,
     max_chars: i64,
     threads: i64,
+    progress: Option<Py<PyAny>>,
 ) -> PyResult<Vec<Vec<u8>>> {
     let vocab_size =
         checked("vocab_size", vocab_size, 256..usize::MAX, "at least 256, one id for each byte")?;
@@ -69,7 +74,13 @@ fn train(
             break;
         }
     }
-    py.detach(|| counts.into_tokens(vocab_size, &pool, || Python::attach(|py| py.check_signals())))
+    let poll = |done: usize| {
+        Python::attach(|py| {
+            py.check_signals()?;
+            progress.as_ref().map_or(Ok(()), |call| call.call1(py, (done, vocab_size)).map(drop))
+        })
+    };
+    py.detach(|| counts.into_tokens(vocab_size, &pool, poll))
 }
 
 /// Cut a text into the pieces that merges never cross; see rustbpe.pyi.
@@ -80,70 +91,164 @@ fn split(text: &Bound<'_, PyString>, pattern: &str) -> PyResult<Vec<String>> {
     Ok(Splitter::new(pattern)?.split(&text)?.into_iter().map(str::to_owned).collect())
 }
 
+/// `ints` holds the Python integer of every id: to count one more reference is faster than to make one.
 #[pyclass(frozen, name = "Encoder", module = "rustbpe")]
-struct PyEncoder(Encoder);
+struct PyEncoder {
+    core: Encoder,
+    ints: Vec<Py<PyInt>>,
+}
 
 #[pymethods]
 impl PyEncoder {
     #[new]
     #[pyo3(signature = (tokens, pattern=GPT4_PATTERN))]
     fn new(py: Python<'_>, tokens: Vec<Vec<u8>>, pattern: &str) -> PyResult<Self> {
-        Ok(Self(py.detach(|| Encoder::new(tokens, pattern))?))
+        let core = py.detach(|| Encoder::new(tokens, pattern))?;
+        let ints = (0..core.n_tokens()).map(|id| id.into_pyobject(py).map(Bound::unbind));
+        Ok(Self { ints: ints.collect::<Result<_, _>>()?, core })
     }
 
     #[getter]
     fn n_tokens(&self) -> usize {
-        self.0.n_tokens()
+        self.core.n_tokens()
     }
 
-    fn encode(&self, py: Python<'_>, text: &Bound<'_, PyString>) -> PyResult<Vec<u32>> {
+    fn encode<'py>(&self, py: Python<'py>, text: &Bound<'_, PyString>) -> PyResult<Bound<'py, PyList>> {
         let text = text_of(text)?;
-        Ok(py.detach(|| self.0.encode(&text))?)
+        self.list(py, &py.detach(|| self.core.encode(&text))?)
     }
 
     #[pyo3(signature = (texts, threads=0))]
-    fn encode_batch(
+    fn encode_batch<'py>(
         &self,
-        py: Python<'_>,
-        texts: Vec<Bound<'_, PyString>>,
+        py: Python<'py>,
+        texts: Vec<Bound<'py, PyString>>,
         threads: i64,
-    ) -> PyResult<Vec<Vec<u32>>> {
-        let texts = texts.iter().map(text_of).collect::<PyResult<Vec<_>>>()?;
-        let threads = checked_threads(threads)?;
-        Ok(py.detach(|| self.0.encode_batch(&texts, threads))?)
+    ) -> PyResult<Bound<'py, PyList>> {
+        let batch = self.batch(py, &texts, threads)?;
+        let rows = batch.rows().map(|row| self.list(py, row)).collect::<PyResult<Vec<_>>>()?;
+        PyList::new(py, rows)
     }
 
-    #[pyo3(signature = (texts, threads=0))]
+    #[pyo3(signature = (texts, threads=0, itemsize=4))]
     fn encode_batch_flat<'py>(
         &self,
         py: Python<'py>,
-        texts: Vec<Bound<'_, PyString>>,
+        texts: Vec<Bound<'py, PyString>>,
         threads: i64,
+        itemsize: i64,
     ) -> PyResult<(Bound<'py, PyByteArray>, Bound<'py, PyByteArray>)> {
-        let (ids, offsets) = flatten(&self.encode_batch(py, texts, threads)?);
-        let ids: Vec<u8> = ids.into_iter().flat_map(u32::to_ne_bytes).collect();
-        let offsets: Vec<u8> = offsets.into_iter().flat_map(u64::to_ne_bytes).collect();
-        Ok((PyByteArray::new(py, &ids), PyByteArray::new(py, &offsets)))
+        let n_tokens = self.core.n_tokens();
+        if !matches!(itemsize, 2 | 4) || (itemsize == 2 && n_tokens > 1 << 16) {
+            let legal = format!("must be 4, or 2 for at most 65,536 tokens (here {n_tokens})");
+            return Err(PyValueError::new_err(format!("itemsize = {itemsize}: {legal}")));
+        }
+        let batch = self.batch(py, &texts, threads)?;
+        let ids = PyByteArray::new_with(py, batch.n_ids() * itemsize as usize, |out| {
+            let ids = batch.ids().flatten();
+            match itemsize {
+                2 => fill(out, ids.map(|&id| (id as u16).to_ne_bytes())),
+                _ => fill(out, ids.map(|&id| id.to_ne_bytes())),
+            }
+            Ok(())
+        })?;
+        let offsets = PyByteArray::new_with(py, (batch.n_rows() + 1) * size_of::<u64>(), |out| {
+            let ends = batch.rows().scan(0, |end, row| {
+                *end += row.len() as u64;
+                Some(*end)
+            });
+            fill(out, std::iter::once(0).chain(ends).map(u64::to_ne_bytes));
+            Ok(())
+        })?;
+        Ok((ids, offsets))
+    }
+
+    fn stream(slf: Py<Self>) -> PyStream {
+        PyStream { encoder: slf, stream: Mutex::default() }
     }
 
     fn decode_bytes<'py>(&self, py: Python<'py>, ids: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyBytes>> {
-        let ids = ids.try_iter()?.map(|id| id?.extract::<i64>()).collect::<PyResult<Vec<_>>>();
-        let too_large = |e: &PyErr| e.is_instance_of::<PyOverflowError>(py);
-        let ids = ids.map_err(|e| {
-            if too_large(&e) {
-                PyValueError::new_err("unknown token id: beyond 64 bits")
-            } else {
-                e
-            }
-        })?;
-        Ok(PyBytes::new(py, &py.detach(|| self.0.decode(&ids))?))
+        let ids = ids_of(ids)?;
+        Ok(PyBytes::new(py, &py.detach(|| self.core.decode(&ids))?))
+    }
+
+    fn decode_batch<'py>(
+        &self,
+        py: Python<'py>,
+        rows: &Bound<'py, PyAny>,
+    ) -> PyResult<Vec<Bound<'py, PyBytes>>> {
+        rows.try_iter()?.map(|ids| self.decode_bytes(py, &ids?)).collect()
+    }
+}
+
+impl PyEncoder {
+    fn list<'py>(&self, py: Python<'py>, ids: &[u32]) -> PyResult<Bound<'py, PyList>> {
+        PyList::new(py, ids.iter().map(|&id| self.ints[id as usize].bind(py)))
+    }
+
+    fn batch(&self, py: Python<'_>, texts: &[Bound<'_, PyString>], threads: i64) -> PyResult<Batch> {
+        let texts = texts.iter().map(text_of).collect::<PyResult<Vec<_>>>()?;
+        let threads = checked_threads(threads)?;
+        Ok(py.detach(|| self.core.encode_batch(&texts, threads))?)
+    }
+}
+
+fn fill<const N: usize>(out: &mut [u8], items: impl Iterator<Item = [u8; N]>) {
+    out.chunks_exact_mut(N).zip(items).for_each(|(place, item)| place.copy_from_slice(&item));
+}
+
+fn ids_of(ids: &Bound<'_, PyAny>) -> PyResult<Vec<i64>> {
+    let py = ids.py();
+    let ids = ids.try_iter()?.map(|id| id?.extract::<i64>()).collect::<PyResult<Vec<_>>>();
+    ids.map_err(|e| match e.is_instance_of::<PyOverflowError>(py) {
+        true => PyValueError::new_err("unknown token id: beyond 64 bits"),
+        false => e,
+    })
+}
+
+/// Text that arrives bit by bit; see rustbpe.pyi.
+#[pyclass(frozen, name = "Stream", module = "rustbpe")]
+struct PyStream {
+    encoder: Py<PyEncoder>,
+    stream: Mutex<Stream>,
+}
+
+#[pymethods]
+impl PyStream {
+    fn push(&self, py: Python<'_>, text: &Bound<'_, PyString>) -> PyResult<Vec<u32>> {
+        let text = text_of(text)?;
+        self.with(py, |stream, encoder| stream.push(encoder, &text))
+    }
+
+    fn finish(&self, py: Python<'_>) -> PyResult<Vec<u32>> {
+        self.with(py, Stream::finish)
+    }
+}
+
+impl PyStream {
+    fn with(
+        &self,
+        py: Python<'_>,
+        work: impl FnOnce(&mut Stream, &Encoder) -> Result<Vec<u32>, Error> + Send,
+    ) -> PyResult<Vec<u32>> {
+        let encoder = &self.encoder.get().core;
+        let ids = py.detach(|| {
+            // Only a panic in a call could poison the lock, and what waits is then still whole text.
+            let mut stream = self.stream.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            work(&mut stream, encoder)
+        });
+        Ok(ids?)
     }
 }
 
 #[pymodule]
 fn rustbpe(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("GPT4_PATTERN", GPT4_PATTERN)?;
+    let patterns = PyDict::new(module.py());
+    NAMED.iter().try_for_each(|(name, pattern)| patterns.set_item(name, pattern))?;
+    module.add("PATTERNS", patterns)?;
     module.add_class::<PyEncoder>()?;
+    module.add_class::<PyStream>()?;
     module.add_function(wrap_pyfunction!(train, module)?)?;
     module.add_function(wrap_pyfunction!(split, module)?)
 }

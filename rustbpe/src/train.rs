@@ -8,12 +8,14 @@
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rayon::prelude::*;
 use rayon::ThreadPool;
 use rustc_hash::FxHashMap;
 
 use crate::error::Error;
+use crate::short::{pack, unpack, Table};
 use crate::split::Splitter;
 
 /// Text counted at once; bounds what training holds besides the distinct words.
@@ -35,18 +37,44 @@ pub struct Limits {
     pub in_all: usize,
 }
 
-/// How often each distinct piece occurs, and the text that waits to be counted.
+/// How often each distinct piece occurs.
+#[derive(Default)]
+pub struct Words {
+    short: Table<u64>,
+    long: FxHashMap<Box<[u8]>, u64>,
+}
+
+impl Words {
+    #[inline]
+    pub fn add(&mut self, word: &[u8], count: u64) {
+        match pack(word) {
+            Some(key) => *self.short.entry(key) += count,
+            None => match self.long.get_mut(word) {
+                Some(total) => *total += count,
+                None => drop(self.long.insert(word.into(), count)),
+            },
+        }
+    }
+
+    fn for_each(&self, mut visit: impl FnMut(&[u8], u64)) {
+        self.short.iter().for_each(|(key, count)| visit(unpack(key).bytes(), count));
+        self.long.iter().for_each(|(word, &count)| visit(word, count));
+    }
+}
+
+/// Words and the text that waits to be counted.
 pub struct WordCounts {
     splitter: Splitter,
     limits: Limits,
-    words: FxHashMap<Box<str>, u64>,
+    /// One for each thread.
+    words: Vec<Words>,
     chunk: Vec<String>,
     chunk_bytes: usize,
 }
 
 impl WordCounts {
     pub fn new(splitter: Splitter, limits: Limits) -> Self {
-        Self { splitter, limits, words: FxHashMap::default(), chunk: Vec::new(), chunk_bytes: 0 }
+        Self { splitter, limits, words: Vec::new(), chunk: Vec::new(), chunk_bytes: 0 }
     }
 
     /// Takes a document, cut to the limits. Call [`Self::count`] when it returns true.
@@ -70,26 +98,15 @@ impl WordCounts {
 
     /// Counts the waiting text on the threads of `pool`.
     pub fn count(&mut self, pool: &ThreadPool) -> Result<(), Error> {
-        let splitter = &self.splitter;
-        let counts = pool.install(|| {
-            let documents = self.chunk.par_iter();
-            documents
-                .try_fold(FxHashMap::default, |mut counts: FxHashMap<&str, u64>, document| {
-                    splitter.for_each(document, |word| *counts.entry(word).or_insert(0) += 1)?;
-                    Ok(counts)
-                })
-                .try_reduce(FxHashMap::default, |a, b| {
-                    let (mut large, small) = if a.len() < b.len() { (b, a) } else { (a, b) };
-                    small.into_iter().for_each(|(word, count)| *large.entry(word).or_insert(0) += count);
-                    Ok(large)
-                })
-        })?;
-        for (word, count) in counts {
-            match self.words.get_mut(word) {
-                Some(total) => *total += count,
-                None => drop(self.words.insert(word.into(), count)),
+        self.words.resize_with(pool.current_num_threads(), Words::default);
+        let (splitter, chunk, next) = (&self.splitter, &self.chunk, AtomicUsize::new(0));
+        let count_some = |words: &mut Words| {
+            while let Some(document) = chunk.get(next.fetch_add(1, Ordering::Relaxed)) {
+                splitter.for_each(document, |word| words.add(word.as_bytes(), 1))?;
             }
-        }
+            Ok(())
+        };
+        pool.install(|| self.words.par_iter_mut().try_for_each(count_some))?;
         self.chunk.clear();
         self.chunk_bytes = 0;
         Ok(())
@@ -100,21 +117,26 @@ impl WordCounts {
         mut self,
         vocab_size: usize,
         pool: &ThreadPool,
-        poll: impl FnMut() -> Result<(), E>,
+        poll: impl FnMut(usize) -> Result<(), E>,
     ) -> Result<Vec<Vec<u8>>, E> {
         self.count(pool)?;
-        merge(self.words.into_iter().collect(), vocab_size, poll)
+        let mut all = self.words.pop().unwrap_or_default();
+        for words in self.words.drain(..) {
+            words.for_each(|word, count| all.add(word, count));
+        }
+        merge(all, vocab_size, poll)
     }
 }
 
 /// The tokens in the order of their ids: the 256 bytes, then one for each merge, `vocab_size` in all
-/// or fewer if no pair is left. `poll` is called now and then; its error ends the work.
+/// or fewer if no pair is left. `poll` is called now and then with the number of tokens made; its error
+/// ends the work.
 ///
 /// Linear in the text but for a logarithm: each merge visits only the places where its pair stands.
 pub fn merge<E: From<Error>>(
-    words: Vec<(Box<str>, u64)>,
+    words: Words,
     vocab_size: usize,
-    mut poll: impl FnMut() -> Result<(), E>,
+    mut poll: impl FnMut(usize) -> Result<(), E>,
 ) -> Result<Vec<Vec<u8>>, E> {
     let mut tokens: Vec<Vec<u8>> = (0..=u8::MAX).map(|byte| vec![byte]).collect();
     let mut text = Text::new(&words)?;
@@ -142,7 +164,7 @@ pub fn merge<E: From<Error>>(
         }
         heap.extend(fresh.drain(..).filter_map(|pair| Some((pairs.get(&pair)?.count, Reverse(pair)))));
         if tokens.len() % MERGES_PER_POLL == 0 {
-            poll()?;
+            poll(tokens.len())?;
         }
     }
     Ok(tokens)
@@ -172,22 +194,24 @@ struct Text {
 }
 
 impl Text {
-    fn new(words: &[(Box<str>, u64)]) -> Result<Self, Error> {
-        let bytes: usize = 1 + words.iter().map(|(word, _)| word.len() + 1).sum::<usize>();
+    fn new(words: &Words) -> Result<Self, Error> {
+        let (mut bytes, mut n) = (1, 0);
+        words.for_each(|word, _| (bytes, n) = (bytes + word.len() + 1, n + 1));
         if bytes >= u32::MAX as usize {
             return Err(Error::TooLarge { bytes });
         }
         let mut text = Self {
             cells: Vec::with_capacity(bytes),
             word_of: Vec::with_capacity(bytes),
-            counts: words.iter().map(|(_, count)| *count).collect(),
+            counts: Vec::with_capacity(n),
         };
         text.cells.push(GAP);
-        for (index, (word, _)) in words.iter().enumerate() {
-            text.cells.extend(word.bytes().map(u32::from));
+        words.for_each(|word, count| {
+            text.cells.extend(word.iter().copied().map(u32::from));
             text.cells.push(GAP);
-            text.word_of.resize(text.cells.len(), index as u32);
-        }
+            text.word_of.resize(text.cells.len(), text.counts.len() as u32);
+            text.counts.push(count);
+        });
         Ok(text)
     }
 

@@ -5,9 +5,11 @@
 mod common;
 
 use common::{slow_encode, slow_train, Rng, NASTY};
+use rustbpe::batch::Stream;
 use rustbpe::encode::Encoder;
 use rustbpe::error::Error;
-use rustbpe::split::{Splitter, GPT4_PATTERN};
+use rustbpe::patterns::{GPT4_PATTERN, NAMED};
+use rustbpe::split::Splitter;
 
 fn bytes() -> Vec<Vec<u8>> {
     (0..=255).map(|byte| vec![byte]).collect()
@@ -75,8 +77,40 @@ fn a_batch_equals_its_texts_one_by_one() {
     let texts: Vec<String> = (0..400).map(|_| rng.text("abc '\né", 400)).collect();
     let one_by_one: Vec<_> = texts.iter().map(|text| encoder.encode(text).unwrap()).collect();
     for threads in 0..4 {
-        assert_eq!(encoder.encode_batch(&texts, threads).unwrap(), one_by_one);
+        let batch = encoder.encode_batch(&texts, threads).unwrap();
+        assert_eq!(batch.rows().map(<[u32]>::to_vec).collect::<Vec<_>>(), one_by_one);
+        assert_eq!((batch.n_rows(), batch.ids().map(<[u32]>::len).sum()), (texts.len(), batch.n_ids()));
     }
+}
+
+#[test]
+fn a_stream_gives_the_ids_of_the_whole_text_however_it_is_cut() {
+    let mut rng = Rng(10);
+    let tokens = slow_train(&[rng.text(NASTY, 600)], &Splitter::new(GPT4_PATTERN).unwrap(), 400);
+    let patterns = NAMED.map(|(_, pattern)| pattern.to_owned());
+    for pattern in patterns.into_iter().chain([format!("(?:{GPT4_PATTERN})")]) {
+        let encoder = Encoder::new(tokens.clone(), &pattern).unwrap();
+        let mut stream = Stream::default();
+        for _ in 0..300 {
+            let text = rng.text(&(NASTY.to_owned() + "      "), 40);
+            let mut ids = Vec::new();
+            for character in text.chars() {
+                ids.extend(stream.push(&encoder, &character.to_string()).unwrap());
+            }
+            ids.extend(stream.finish(&encoder).unwrap());
+            assert_eq!(ids, encoder.encode(&text).unwrap(), "{text:?} by {pattern}");
+        }
+    }
+}
+
+#[test]
+fn a_stream_holds_little_back() {
+    let encoder = encoder(&bytes());
+    let mut stream = Stream::default();
+    assert_eq!(stream.push(&encoder, "two wor").unwrap().len(), 3);
+    assert_eq!(stream.push(&encoder, "ds  ").unwrap().len(), 6);
+    assert_eq!(stream.push(&encoder, "").unwrap(), [0; 0]);
+    assert_eq!(stream.finish(&encoder).unwrap().len(), 2);
 }
 
 #[test]

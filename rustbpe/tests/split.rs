@@ -6,7 +6,8 @@ mod common;
 
 use common::{Rng, NASTY};
 use rustbpe::error::Error;
-use rustbpe::split::{pattern_for, Splitter, GPT4_PATTERN};
+use rustbpe::patterns::{pattern_for, GPT4_PATTERN, NAMED, SPELLINGS};
+use rustbpe::split::Splitter;
 
 fn split(text: &str) -> Vec<&str> {
     Splitter::new(GPT4_PATTERN).unwrap().split(text).unwrap()
@@ -24,15 +25,17 @@ fn known_pieces() {
 #[test]
 fn equals_the_regex_on_random_text() {
     let mut rng = Rng(1);
-    for digits in 1..=3 {
-        let family = pattern_for(digits);
+    let named = NAMED.iter().map(|&(_, pattern)| pattern).chain(SPELLINGS).map(str::to_owned);
+    for family in (1..=3).map(pattern_for).chain(named) {
         let fast = Splitter::new(&family).unwrap();
+        assert!(fast.cuts_at_blanks());
         // The group changes nothing but the path: only the bare pattern has the fast one.
         let slow = Splitter::new(&format!("(?:{family})")).unwrap();
+        assert!(!slow.cuts_at_blanks());
         for _ in 0..3000 {
             let text = rng.text(NASTY, 20);
             let pieces = fast.split(&text).unwrap();
-            assert_eq!(pieces, slow.split(&text).unwrap(), "{text:?}");
+            assert_eq!(pieces, slow.split(&text).unwrap(), "{text:?} by {family}");
             assert_eq!(pieces.concat(), text);
             assert!(pieces.iter().all(|piece| !piece.is_empty()));
         }

@@ -6,9 +6,10 @@ mod common;
 
 use common::{slow_train, Rng, NASTY};
 use rustbpe::error::Error;
-use rustbpe::split::{Splitter, GPT4_PATTERN};
+use rustbpe::patterns::GPT4_PATTERN;
+use rustbpe::split::Splitter;
 use rustbpe::thread_pool;
-use rustbpe::train::{merge, Limits, WordCounts};
+use rustbpe::train::{merge, Limits, WordCounts, Words};
 
 const ALL: Limits = Limits { of_document: usize::MAX, in_all: usize::MAX };
 
@@ -19,12 +20,17 @@ fn train(documents: &[String], vocab_size: usize, threads: usize, chunk: usize) 
         documents.iter().for_each(|document| assert!(!counts.push(document)));
         counts.count(&pool).unwrap();
     }
-    counts.into_tokens::<Error>(vocab_size, &pool, || Ok(())).unwrap()
+    counts.into_tokens::<Error>(vocab_size, &pool, |_| Ok(())).unwrap()
+}
+
+fn words_of(counted: &[(&str, u64)]) -> Words {
+    let mut words = Words::default();
+    counted.iter().for_each(|&(word, count)| words.add(word.as_bytes(), count));
+    words
 }
 
 fn merged(words: &[(&str, u64)], vocab_size: usize) -> Vec<String> {
-    let words = words.iter().map(|&(word, count)| (word.into(), count)).collect();
-    let tokens = merge::<Error>(words, vocab_size, || Ok(())).unwrap();
+    let tokens = merge::<Error>(words_of(words), vocab_size, |_| Ok(())).unwrap();
     tokens[256..].iter().map(|token| String::from_utf8(token.clone()).unwrap()).collect()
 }
 
@@ -42,6 +48,49 @@ fn equals_the_twin() {
             );
         }
     }
+}
+
+/// Alphabets of 2 to 300 code points, 1 byte to 20 KB, up to 600 merges; a third with every document twice or
+/// more and few letters, so that ties decide. Each is trained on 1 and 2 threads and in another order.
+fn equals_the_twin_on_random_corpora(n: usize, seed: u64) {
+    let splitter = Splitter::new(GPT4_PATTERN).unwrap();
+    for round in 0..n {
+        let mut rng = Rng(seed + round as u64);
+        let letters = if round % 3 == 0 { 2 + rng.below(4) } else { 2 + rng.below(299) };
+        let alphabet: String = (0..letters).map(|_| rng.character()).chain("  ".chars()).collect();
+        let bytes = 1 << rng.below(15);
+        let mut documents = vec![];
+        while documents.iter().map(String::len).sum::<usize>() < bytes {
+            documents.push(rng.text(&alphabet, 1 + bytes / 4));
+        }
+        let more = 4_000 * rng.below(2);
+        documents.push(rng.text(&alphabet, more));
+        if round % 3 == 0 {
+            documents.extend_from_within(..);
+        }
+        let vocab_size = 256 + rng.below(601);
+        let expected = slow_train(&documents, &splitter, vocab_size);
+        let chunk = 1 + rng.below(documents.len());
+        assert_eq!(train(&documents, vocab_size, 1, chunk), expected, "corpus {round} of seed {seed}");
+        rng.shuffle(&mut documents);
+        assert_eq!(
+            train(&documents, vocab_size, 2, chunk),
+            expected,
+            "corpus {round} of seed {seed}, shuffled"
+        );
+    }
+}
+
+#[test]
+fn equals_the_twin_on_100_random_corpora() {
+    equals_the_twin_on_random_corpora(100, 1_000_000);
+}
+
+/// `cargo test -- --ignored`: about two minutes.
+#[test]
+#[ignore = "two minutes"]
+fn equals_the_twin_on_2000_random_corpora() {
+    equals_the_twin_on_random_corpora(2_000, 2_000_000);
 }
 
 #[test]
@@ -86,7 +135,7 @@ fn limits_cut_at_characters() {
     let mut counts = WordCounts::new(splitter, Limits { of_document: 3, in_all: 5 });
     assert!(!counts.push("éabcd") && !counts.is_full());
     assert!(!counts.push("xyzw") && counts.is_full());
-    let tokens = counts.into_tokens::<Error>(1000, &thread_pool(1).unwrap(), || Ok(())).unwrap();
+    let tokens = counts.into_tokens::<Error>(1000, &thread_pool(1).unwrap(), |_| Ok(())).unwrap();
     assert_eq!((tokens.len(), tokens[259].as_slice()), (260, "éab".as_bytes()));
     assert!(tokens.contains(&b"xy".to_vec()));
 }
@@ -107,7 +156,7 @@ fn a_long_word_is_not_quadratic() {
 
 #[test]
 fn poll_can_end_the_work() {
-    let words = vec![(Rng(5).text("abcdefgh", 20_000).into(), 1)];
+    let words = words_of(&[(&Rng(5).text("abcdefgh", 20_000), 1)]);
     let stop = Error::Threads { reason: "stopped".into() };
-    assert_eq!(merge(words, 1000, || Err(stop.clone())), Err(stop));
+    assert_eq!(merge(words, 1000, |_| Err(stop.clone())), Err(stop));
 }
