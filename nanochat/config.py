@@ -149,9 +149,7 @@ class Training(Common):
 
     steps: int | None = opt(None, "optimizer steps", alias=("num_iterations", "max_iters"), low=1)
     tokens: int | None = opt(None, "training tokens, if steps is not given", alias=("target_tokens",), low=1)
-    total_batch_tokens: int | None = opt(
-        None, "tokens of a step, all ranks", alias=("total_batch_size",), low=1
-    )
+    total_batch_tokens: int | None = opt(None, "tokens of a whole step", alias=("total_batch_size",), low=1)
     device_batch_rows: int = opt(
         16, "rows of a forward pass", alias=("device_batch_size", "batch", "batch_size"), low=1
     )

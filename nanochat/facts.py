@@ -22,11 +22,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 
 from nanochat.assets import Wanted, needed
-from nanochat.common import UsageError, read_json, resolve
+from nanochat.common import read_json, resolve
 from nanochat.ledger import Fault, check
 from nanochat.room import Room, nearest, output, room, user
 
@@ -63,22 +62,6 @@ class Site:
     def of(cls, site: object) -> Site:
         names = [field.name for field in dataclasses.fields(cls)]
         return cls(**{name: getattr(site, name) for name in names if hasattr(site, name)})
-
-
-def read_site(path: Path) -> Site:
-    """A site file of `KEY=value` lines; keys that preflight does not judge are passed over."""
-    if not path.is_file():
-        raise UsageError(f"--site: there is no {path}")
-    kinds: dict[str, Any] = {field.name: type(field.default) for field in dataclasses.fields(Site)}
-    values: dict[str, Any] = {}
-    for line in path.read_text(encoding="utf-8").splitlines():
-        word, equals, text = line.partition("=")
-        name, text = word.strip().lower(), text.strip().strip("'\"")
-        if equals and name in kinds:
-            text = text if name == "local_scratch" else os.path.expandvars(text)
-            kind = kinds[name]
-            values[name] = text.lower() in ("1", "yes", "true", "on") if kind is bool else kind(text)
-    return Site(**values)
 
 
 # ----------------------------------------------------------------------------- Slurm

@@ -79,6 +79,7 @@ def plan(config: Pipeline) -> list[Step]:
             Step("report", "report"),
         ]
     return [
+        Step("data", "download_data"),
         Step("tokenizer", "tok_train", fresh),
         Step("tokenizer evaluation", "tok_eval"),
         base,

@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import time
 from dataclasses import asdict, replace
-from pathlib import Path
 
 from nanochat.assets import Preflight
 from nanochat.common import base_dir, print0, run_main
@@ -20,11 +19,12 @@ from nanochat.configurator import parse
 def main(argv: list[str]) -> int:
     config = parse(Preflight, argv, prog="preflight", about=__doc__)
 
-    from nanochat.facts import Site, gather, read_site
+    from nanochat.facts import Site, gather
+    from nanochat.launch import sites
     from nanochat.preflight import exit_code, judge
 
     started = time.monotonic()
-    site = read_site(_site_file(config.site)) if config.site else Site()
+    site = Site.of(sites.load(config.site, {}))
     if config.image is None and site.container != "none" and site.image.startswith("/"):
         config = replace(config, image=site.image)
     findings = judge(gather(base_dir(config.base_dir), site, config, verify=config.verify))
@@ -39,13 +39,6 @@ def main(argv: list[str]) -> int:
     verdict = f"{len(findings)} mistake(s)" if findings else "nothing wrong"
     print0(f"preflight: {verdict}, {time.monotonic() - started:.1f} s")
     return code
-
-
-def _site_file(name: str) -> Path:
-    """A path as it is, a name from env/sites/."""
-    if name.endswith(".env"):
-        return Path(name)
-    return Path(__file__).resolve().parent.parent / "env" / "sites" / f"{name}.env"
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from preflight_world import QUOTA, World, make_world
 
 from nanochat import facts, room
 from nanochat.facts import Site
+from nanochat.launch import sites
 from nanochat.preflight import judge
 from nanochat.room import parse_quota
 
@@ -67,15 +68,7 @@ def test_the_build_of_torch_is_known_without_importing_it() -> None:
     assert build == ("cpu" if torch.version.cuda is None else "cu" + torch.version.cuda.replace(".", ""))
 
 
-def test_a_site_is_taken_from_a_file_or_from_an_object(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("WORK", "/work/me")
-    (tmp_path / "a.env").write_text(
-        "# a comment\nACCOUNT=proj\nGPUS_PER_NODE=4\nSTAGE_LOCAL=1\n"
-        "IMAGE='$WORK/a.sif'\nLOCAL_SCRATCH=$TMPDIR\nBINDS=/x\n"
-    )
-    site = facts.read_site(tmp_path / "a.env")
-    assert (site.account, site.gpus_per_node, site.stage_local) == ("proj", 4, True)
-    assert (site.image, site.local_scratch) == ("/work/me/a.sif", "$TMPDIR")
+def test_a_site_is_taken_from_any_object_with_its_attributes() -> None:
+    site = Site.of(sites.load("lab", {"ACCOUNT": "proj", "STAGE_LOCAL": "1"}, {}))
+    assert (site.account, site.gpus_per_node, site.stage_local) == ("proj", 2, True)
     assert Site.of(site) == site

@@ -18,9 +18,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from types import FrameType
 
-from nanochat import metrics
-from nanochat.common import EXIT_DONE, EXIT_FAULT, EXIT_STOPPED, read_json, run_main
-from nanochat.launch import container, ledger, nodecheck, policy, rendezvous, slurm, submission
+from nanochat import configurator, metrics, offline, preflight
+from nanochat.assets import Preflight
+from nanochat.common import EXIT_DONE, EXIT_FAULT, EXIT_STOPPED, EXIT_USAGE, read_json, run_main
+from nanochat.launch import checks, container, ledger, nodecheck, policy, rendezvous, slurm, submission
 from nanochat.launch.ledger import Attempt, RunFolder
 from nanochat.launch.plan import Job, Plan, load
 
@@ -56,7 +57,7 @@ class Body:
                 submission.drop_later(self.plan, self.stage, self.job, and_behind=True)
             return refused.exit
         attempt = self._begin(checkpoint)
-        if not self._nodes_are_good(attempt):
+        if not (self._files_are_good(attempt) and self._nodes_are_good(attempt)):
             return int(attempt.exit or 0)
         before = self._ages()
         code = self._watch(attempt, self.command())
@@ -83,6 +84,23 @@ class Body:
         return attempt
 
     # ------------------------------------------------------------------ running
+
+    def _files_are_good(self, attempt: Attempt) -> bool:
+        """Preflight on this node: what the stage reads, and the node itself, before hours are spent."""
+        stored = read_json(self.run.configs / "preflight.json")
+        config = configurator.from_dict(Preflight, stored | {"stages": checks.STAGE_NAMES[self.stage.script]})
+        found = checks.look(self.plan.site, self.root, config, in_job=True)
+        if not found:
+            return True
+        attempt.ended = attempt.seen = time.time()
+        attempt.reason = "; ".join(f"{f.check}: {f.text} ({f.remedy})" for f in found)
+        mine = preflight.exit_code(found) == EXIT_USAGE
+        attempt.outcome = ledger.FAULT if mine else ledger.KILLED
+        attempt.exit = EXIT_USAGE if mine else EXIT_STOPPED
+        if not mine and self.stage.gpus:
+            submission.keep_off(self.plan, {self.nodes[0]: attempt.reason})
+        self._end(attempt, [])
+        return False
 
     def _nodes_are_good(self, attempt: Attempt) -> bool:
         """Look at the nodes first; what is bad is used no more, and the next segment goes on elsewhere."""
@@ -131,12 +149,15 @@ class Body:
         return [*srun, *before, python, "-m", f"nanochat.launch.{module}", *node]
 
     def script(self) -> list[str]:
-        words = [
-            f"scripts.{self.stage.script}",
-            "--config",
-            str(self.run.configs / f"{self.stage.name}.toml"),
-        ]
+        config = str(self.run.configs / f"{self.stage.name}.toml")
+        words = [f"scripts.{self.stage.script}", "--config", config]
+        words = words if self.online else ["nanochat.offline", *words]
         return words if self.deadline is None else [*words, "--deadline", f"{self.deadline:.0f}"]
+
+    @property
+    def online(self) -> bool:
+        """Only the data job may use the network, where it has one."""
+        return self.stage.kind == "data" and self.plan.site.data_node_has_network
 
     def _deadline(self) -> float | None:
         """When training has to stop so that its last save is on the disk in time; None: never."""
@@ -161,6 +182,9 @@ class Body:
             "NANOCHAT_COMMIT": f"{code['commit'] or ''}{'-dirty' * bool(code['dirty'])}",
             "SRUN_CPUS_PER_TASK": self._cpus(),
         }
+        rest["NANOCHAT_BASE_DIR"] = str(self.root)
+        if not self.online:
+            rest |= offline.variables(self.root)
         if self.plan.site.net_ifname:
             names = dict.fromkeys(("NCCL_SOCKET_IFNAME", "GLOO_SOCKET_IFNAME"), self.plan.site.net_ifname)
             rest = {**names, **rest}

@@ -12,16 +12,27 @@ import os
 import re
 import time
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
-from nanochat.common import UsageError
+from nanochat.assets import Preflight
+from nanochat.common import EXIT_USAGE, UsageError
+from nanochat.facts import Site as FactsSite
+from nanochat.facts import gather
 from nanochat.launch import slurm, submission
 from nanochat.launch.ledger import RunFolder
 from nanochat.launch.plan import Plan
 from nanochat.launch.request import Asked, Request
 from nanochat.launch.sites import Site
 from nanochat.launch.slurm import Partition
+from nanochat.preflight import Finding, exit_code, judge
 from nanochat.run_folder import FREE
 
+# Script -> what preflight calls its stage.
+STAGE_NAMES = {
+    "download_data": "data", "sample_world": "data", "tok_train": "tok_train", "tok_eval": "tok_eval",
+    "base_train": "base", "base_eval": "base_eval", "mid_train": "mid", "chat_sft": "sft",
+    "chat_eval": "chat_eval", "chat_rl": "rl", "report": "report",
+}  # fmt: skip
 COMMENT = re.compile(r"\s+# .*$")
 
 
@@ -101,6 +112,29 @@ def _too_small(site: Site, found: Sequence[Partition]) -> list[str]:
     )
     what = f"{site.gpus_per_node} {site.gpu_type or 'GPU'}s a node"
     return [f"GPU_PARTITION={site.gpu_partition} has no {what} ({partitions[0].gres}){others}"]
+
+
+# ----------------------------------------------------------------------------- preflight
+
+
+def look(site: Site, root: Path, config: Preflight, in_job: bool) -> list[Finding]:
+    """What preflight finds: all mistakes in one pass, before a submission or at a job's start."""
+    if site.container != "none" and site.image.startswith("/"):
+        config = dataclasses.replace(config, image=site.image)
+    return judge(gather(root, FactsSite.of(site), config, in_job=in_job))
+
+
+def refuse_mistakes(asked: Request) -> None:
+    """Before a submission, from a login node or in the first job: what is the user's to mend is refused."""
+    scripts = {one.step.script for one in asked.stages}
+    stages = [name for script, name in STAGE_NAMES.items() if script in scripts]
+    config = dataclasses.replace(asked.preflight, stages=",".join(stages))
+    found = look(asked.site, asked.root, config, in_job=False)
+    lines = [f"{finding.check}: {finding.text}\n    remedy: {finding.remedy}" for finding in found]
+    if exit_code(found) == EXIT_USAGE:
+        raise UsageError("nothing was submitted:\n" + "\n".join(lines))
+    if lines:
+        print("\n".join(lines), flush=True)
 
 
 # ----------------------------------------------------------------------------- an earlier run of that name

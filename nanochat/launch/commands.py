@@ -45,6 +45,7 @@ def submit(argv: list[str]) -> int:
     if asked.launch.dry_run:
         print(plans.describe(built))
         return EXIT_DONE
+    checks.refuse_mistakes(asked)
     built = _prepared(asked, built, fitted, first="")
     print(plans.describe(built), flush=True)
     _submit(built)
@@ -60,6 +61,8 @@ def entry(argv: list[str]) -> int:
     print(plans.describe(built), flush=True)
     if asked.launch.dry_run:
         return EXIT_DONE
+    if not _is_first(built, job):
+        checks.refuse_mistakes(asked)
     built = _prepared(asked, built, fitted, first=job)
     folder = RunFolder(built.folder)
     submission.link_log(folder, built, job)
@@ -78,17 +81,22 @@ def entry(argv: list[str]) -> int:
     os.execv(words[0], words)
 
 
+def _is_first(built: Plan, id: str) -> bool:
+    """Whether this job has submitted the run before, and Slurm has started it again."""
+    return any(s.id == id for s in RunFolder(built.folder).submitted())
+
+
 def _prepared(asked: request.Request, built: Plan, fitted: Sequence[request.Asked], first: str) -> Plan:
     """The plan to submit, written into the run's folder; the run may be new, interrupted or started again."""
     folder = RunFolder(built.folder)
-    if first and any(s.id == first for s in folder.submitted()):  # Slurm has started us again
+    if first and _is_first(built, first):
         return plans.load(folder.path)
     if (folder.path / "plan.json").is_file():
         checks.refuse_live(plans.load(folder.path))
         if asked.launch.fresh:
             checks.move_aside(asked)
     if not folder.submitted():
-        submission.prepare(built, fitted)
+        submission.prepare(built, fitted, asked.preflight)
         return built
     return _replanned(asked, built, fitted)
 
@@ -98,7 +106,7 @@ def _replanned(asked: request.Request, built: Plan, fitted: Sequence[request.Ask
     known, folder = plans.load(built.folder), RunFolder(built.folder)
     checks.refuse_other(known, fitted)
     built = dataclasses.replace(built, run_id=known.run_id, created=known.created)
-    submission.write(built, fitted)
+    submission.write(built, fitted, asked.preflight)
     if asked.launch.new_code:
         submission.freeze(folder)
     folder.release()

@@ -23,11 +23,12 @@ from nanochat.config import GPTConfig
 from nanochat.launch import estimate
 from nanochat.launch.request import Asked, Request
 from nanochat.launch.sites import ROOT, Site
+from nanochat.ledger import LEDGER
 
 Kind = Literal["data", "cpu", "train", "exam", "report"]
 KINDS: dict[str, Kind] = {
-    "sample_world": "data", "tok_train": "cpu", "tok_eval": "cpu", "base_train": "train",
-    "mid_train": "train", "chat_sft": "train", "chat_rl": "train", "base_eval": "exam",
+    "download_data": "data", "sample_world": "data", "tok_train": "cpu", "tok_eval": "cpu",
+    "base_train": "train", "mid_train": "train", "chat_sft": "train", "chat_rl": "train", "base_eval": "exam",
     "chat_eval": "exam", "report": "report",
 }  # fmt: skip
 HOURS = {"data": 4.0, "cpu": 1.0, "exam": 1.0, "report": 0.25}  # of what is not training
@@ -188,6 +189,7 @@ def _leaves(asked: Asked, kind: Kind, run: str) -> str:
     if kind == "exam":
         return f"{step.stage}_{run}/evals/{step.result}.json"
     return {
+        "download_data": LEDGER,
         "sample_world": f"{getattr(config, 'data_dir', '')}/manifest.json",
         "tok_train": f"{getattr(config, 'tok_dir', '')}/tokenizer.json",
         "tok_eval": f"{getattr(config, 'tok_dir', '')}/eval.json",

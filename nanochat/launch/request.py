@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from nanochat import configurator, pipeline
+from nanochat.assets import DownloadData, Preflight
 from nanochat.common import UsageError, base_dir
 from nanochat.config import (
     BaseEval,
@@ -35,12 +36,13 @@ from nanochat.options import opt
 from nanochat.pipeline import Step
 
 CLASSES: dict[str, type] = {
-    "sample_world": SampleWorld, "tok_train": TokTrain, "tok_eval": TokEval, "base_train": BaseTrain,
-    "mid_train": MidTrain, "chat_sft": ChatSFT, "base_eval": BaseEval, "chat_eval": ChatEval,
-    "report": Rooted,
+    "download_data": DownloadData, "sample_world": SampleWorld, "tok_train": TokTrain,
+    "tok_eval": TokEval, "base_train": BaseTrain, "mid_train": MidTrain, "chat_sft": ChatSFT,
+    "base_eval": BaseEval, "chat_eval": ChatEval, "report": Rooted,
 }  # fmt: skip
-PLACES = ("run", "base_dir", "fresh")  # the launcher's: the same for all stages
+PLACES = ("run", "base_dir", "fresh", "dry_run")  # the launcher's: the same for all stages
 OF_PIPELINE = ("control_items", "world_seed", "embedded_world")
+OF_PREFLIGHT = ("stages", "site", "verify", "json", "image")  # which are not the data's, too
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,6 +89,7 @@ class Request:
     run: str
     root: Path
     stages: tuple[Asked, ...]
+    preflight: Preflight
     words: tuple[str, ...]  # as they were typed
 
 
@@ -104,7 +107,7 @@ def read(argv: Sequence[str], more: Sequence[str] = ()) -> Request:
     preset, words = _take_preset(words, "speedrun")
     recipe = configurator.parse(Pipeline, ["--preset", preset], prog="launch", about=None)
     names = {slug(step.name): CLASSES[step.script] for step in pipeline.plan(recipe)}
-    parts = {"launch": Launch, "pipeline": Pipeline, **names}
+    parts = {"launch": Launch, "pipeline": Pipeline, "preflight": Preflight, **names}
     before, after = _route(words, parts), _route(rest, parts)
     routed = {
         part: [f"--{k.replace('_', '-')}={v}" for k, v in (before[part] | after[part]).items()]
@@ -125,7 +128,10 @@ def read(argv: Sequence[str], more: Sequence[str] = ()) -> Request:
         _ask(step, rooted, routed.get(slug(step.name), []), site)
         for step in _until(launch.until, pipeline.plan(recipe))
     )
-    return Request(launch, preset, site, run, root, stages, (*argv, *more))
+    looked: Preflight = configurator.parse(
+        Preflight, [*rooted, *routed["preflight"]], prog="preflight", about=None
+    )
+    return Request(launch, preset, site, run, root, stages, looked, (*argv, *more))
 
 
 def _until(last: str | None, steps: list[Step]) -> list[Step]:
@@ -176,6 +182,7 @@ def _route(words: Sequence[str], classes: Mapping[str, type]) -> dict[str, dict[
     """The options that each part is given: field -> text."""
     spellings = {part: configurator.spellings(kind) for part, kind in classes.items()}
     spellings["pipeline"] = {k: v for k, v in spellings["pipeline"].items() if k in OF_PIPELINE}
+    spellings["preflight"] = {k: v for k, v in spellings["preflight"].items() if k not in OF_PREFLIGHT}
     for part, known in spellings.items():
         if part != "launch":
             spellings[part] = {k: v for k, v in known.items() if k not in PLACES}
@@ -188,7 +195,7 @@ def _route(words: Sequence[str], classes: Mapping[str, type]) -> dict[str, dict[
             raise UsageError(f"unexpected word {word!r}; write --name value, --stage.name value or KEY=value")
         stage, _, name = key.rpartition(".")
         if stage and stage.replace("-", "_") not in spellings:
-            raise UsageError(f"{word}: there is no stage {stage!r}; stages are {', '.join([*classes][2:])}")
+            raise UsageError(f"{word}: there is no stage {stage!r}; stages are {', '.join([*classes][3:])}")
         targets = [stage.replace("-", "_")] if stage else list(spellings)
         hits = {part: spellings[part][found] for part in targets if (found := _find(name, spellings[part]))}
         if not hits:

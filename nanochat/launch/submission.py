@@ -15,6 +15,8 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from nanochat import configurator
+from nanochat.assets import Preflight
 from nanochat.common import UsageError, atomic_path, git_state, write_json
 from nanochat.launch import plan as plans
 from nanochat.launch import policy, sbatch, slurm
@@ -31,18 +33,19 @@ Live = Mapping[str, Queued]
 # ----------------------------------------------------------------------------- the run folder
 
 
-def prepare(plan: Plan, stages: Sequence[Asked]) -> None:
+def prepare(plan: Plan, stages: Sequence[Asked], looked: Preflight) -> None:
     """Write all that the jobs read: code, options, texts; and `plan.json`, the sign that it is there."""
     run = RunFolder(plan.folder)
     for folder in (run.logs, run.texts, run.configs):  # Slurm does not make the folder of a log
         folder.mkdir(parents=True, exist_ok=True)
     freeze(run)
-    write(plan, stages)
+    write(plan, stages, looked)
 
 
-def write(plan: Plan, stages: Sequence[Asked]) -> None:
+def write(plan: Plan, stages: Sequence[Asked], looked: Preflight) -> None:
     """Options, texts and plan: what another plan of the same run changes."""
     run = RunFolder(plan.folder)
+    write_json(run.configs / "preflight.json", configurator.to_dict(looked))
     for asked in stages:
         _write(run.configs / f"{asked.slug}.toml", asked.toml())
     for job in plan.jobs:
