@@ -60,7 +60,7 @@ def collect(root: Path, run: str) -> Record:
     folders = {stage: folder for stage, folder in folders.items() if folder.is_dir()}
     ledger = _optional(root / "runs" / run / "ledger.json") or {}
     cluster = account.summary(root / "runs" / run)
-    if not folders and not ledger:
+    if not (folders or ledger or cluster):
         raise UsageError(f"there is no run {run!r} in {root}; runs are: {', '.join(_runs(root)) or 'none'}")
     steps = ledger.get("stages") or [_step(stage) for stage in cluster.get("stages", [])]
     records = {stage: metrics.read(folder / "metrics.jsonl") for stage, folder in folders.items()}

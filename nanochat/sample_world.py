@@ -14,10 +14,14 @@ Run: `python -m scripts.sample_world --megabytes 20`.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import itertools
 import json
+import os
 import random
+import secrets
+import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -48,8 +52,33 @@ def write_world(directory: Path, seed: int, megabytes: float, mid: int, sft: int
     identifier = {**parameters, "fingerprint": _fingerprint(world, exams)}
     if summary := _kept(directory, identifier):
         return summary
-    directory.mkdir(parents=True, exist_ok=True)
-    write_json(directory / "world.json", {"parameters": identifier})
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    temp = directory.with_name(f".{directory.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
+    try:
+        summary = _write(temp, world, exams, parameters, identifier)
+        _commit(temp, directory)
+    finally:
+        shutil.rmtree(temp, ignore_errors=True)
+    return summary
+
+
+def _commit(temp: Path, directory: Path) -> None:
+    """Give a finished folder its name. Two runs may write the same world at once, byte for byte."""
+    with contextlib.suppress(OSError):  # it is there, and not empty
+        temp.rename(directory)
+        return
+    for path in sorted(temp.iterdir(), key=lambda path: path.name == "world.json"):
+        path.replace(directory / path.name)
+
+
+def _write(
+    directory: Path,
+    world: World,
+    exams: dict[str, Any],
+    parameters: dict[str, Any],
+    identifier: dict[str, Any],
+) -> dict[str, Any]:  # fmt: skip
+    seed, megabytes, mid, sft = parameters.values()
     train = _until(documents(world, "train"), megabytes * 1e6)
     val = _until(documents(world, "val"), VALIDATION_MB * 1e6)
     manifest = write_shards(directory, train, val, shard_mb=SHARD_MB, origin={"sample_world": identifier})

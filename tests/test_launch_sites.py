@@ -174,3 +174,9 @@ def test_a_job_inherits_no_job() -> None:
         "HOME": "h", "TMPDIR": "/job", "HF_TOKEN": "t",
     })  # fmt: skip
     assert kept == {"SLURM_CONF": "c", "HOME": "h", "HF_TOKEN": "t"}
+
+
+def test_without_slurm_the_remedy_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(UsageError, match="sbatch is not on PATH: run this on a login node"):
+        slurm.call("sbatch", "--version")

@@ -10,6 +10,7 @@ import dataclasses
 import os
 import re
 import secrets
+import shlex
 import shutil
 import sys
 from collections.abc import Sequence
@@ -69,11 +70,13 @@ def entry(argv: list[str]) -> int:
     try:
         _submit(built, first=job)
     except (slurm.SlurmError, UsageError) as error:
+        line = (
+            f"cd {shlex.quote(str(sites.ROOT))} && bash env/on_site.sh -m scripts.launch resume {built.run}"
+        )
         print(
             f"The other jobs were not submitted: {error}\n"
             "This job gets the data. Meanwhile, on a login node:\n"
-            f"  cd {sites.ROOT} && bash env/on_site.sh -m scripts.launch resume {built.run} "
-            f"--base-dir {built.base_dir}",
+            f"  {line} --base-dir {shlex.quote(built.base_dir)}",
             flush=True,
         )
     os.chdir(folder.code)

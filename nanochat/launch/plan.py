@@ -233,8 +233,8 @@ class _Length:
 
     def __init__(self, request: Request) -> None:
         self.site, self.ranks = request.site, request.site.nodes * request.site.ranks
-        base = next(asked.config for asked in request.stages if asked.step.script == "base_train")
-        vocab = next(a.config.vocab_size for a in request.stages if a.step.script == "tok_train")
+        base = next(asked.config for asked in request.recipe_stages if asked.step.script == "base_train")
+        vocab = next(a.config.vocab_size for a in request.recipe_stages if a.step.script == "tok_train")
         self.config: GPTConfig = base.gpt_config(vocab)
         horizon = base.tokens or int(base.ratio * estimate.scaling_parameters(self.config))
         self.batch = base.total_batch_tokens or schedule.batch_tokens(horizon, base.ratio)

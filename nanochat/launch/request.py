@@ -88,9 +88,16 @@ class Request:
     site: Site
     run: str
     root: Path
-    stages: tuple[Asked, ...]
+    recipe_stages: tuple[Asked, ...]
     preflight: Preflight
     words: tuple[str, ...]  # as they were typed
+
+    @property
+    def stages(self) -> list[Asked]:
+        """Those of the recipe, up to `--until`, and the report."""
+        slugs = [asked.slug for asked in self.recipe_stages]
+        last = len(slugs) if self.launch.until is None else slugs.index(self.launch.until)
+        return [a for n, a in enumerate(self.recipe_stages) if n <= last or a.step.script == "report"]
 
 
 def slug(name: str) -> str:
@@ -125,25 +132,15 @@ def read(argv: Sequence[str], more: Sequence[str] = ()) -> Request:
     )  # fmt: skip
     rooted = ["--preset", preset, "--run", run, "--base-dir", str(root)]
     stages = tuple(
-        _ask(step, rooted, routed.get(slug(step.name), []), site)
-        for step in _until(launch.until, pipeline.plan(recipe))
+        _ask(step, rooted, routed.get(slug(step.name), []), site) for step in pipeline.plan(recipe)
     )
+    slugs = [asked.slug for asked in stages]
+    if launch.until not in (None, *slugs):
+        raise UsageError(f"--until {launch.until}: there is no such stage; stages are {', '.join(slugs)}")
     looked: Preflight = configurator.parse(
         Preflight, [*rooted, *routed["preflight"]], prog="preflight", about=None
     )
     return Request(launch, preset, site, run, root, stages, looked, (*argv, *more))
-
-
-def _until(last: str | None, steps: list[Step]) -> list[Step]:
-    names = [slug(step.name) for step in steps]
-    if last is None:
-        return steps
-    if last not in names:
-        raise UsageError(f"--until {last}: there is no such stage; stages are {', '.join(names)}")
-    return [
-        *steps[: names.index(last) + 1],
-        *(s for s in steps[names.index(last) + 1 :] if s.script == "report"),
-    ]
 
 
 def _place(path: str) -> Path:

@@ -25,7 +25,9 @@ def lab() -> Iterator[Lab]:
 
 
 @pytest.fixture
-def user(lab: Lab, tmp_path: Path) -> User:
+def user(lab: Lab, tmp_path: Path) -> Iterator[User]:
     place = tmp_path / "a user's folder"  # with a blank and a quote in its name
     place.mkdir()
-    return User(lab, place)
+    found = User(lab, place)
+    yield found
+    found.cancel_all()

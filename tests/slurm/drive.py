@@ -6,6 +6,7 @@ look into the launcher's modules. Used by the tests beside it.
 
 from __future__ import annotations
 
+import getpass
 import subprocess
 import sys
 import time
@@ -50,8 +51,13 @@ class User:
     def script(self, name: str) -> Path:
         return ROOT / "slurm" / f"{name}.slurm"
 
-    def launch(self, *words: str, fails: bool = False) -> str:
-        return self.do("bash", str(ROOT / "env" / "on_site.sh"), "-m", "scripts.launch", *words, fails=fails)
+    def launch(self, *words: str, fails: bool = False, **variables: str) -> str:
+        command = ("bash", str(ROOT / "env" / "on_site.sh"), "-m", "scripts.launch", *words)
+        return self.do(*command, fails=fails, **variables)
+
+    def cancel_all(self) -> None:
+        self.do("scancel", "-u", getpass.getuser())
+        self.wait("an empty queue", lambda: not self.queue(), 60)
 
     # ------------------------------------------------------------------ looking
 

@@ -35,8 +35,7 @@ def place(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> User:
 def user(place: User) -> Iterator[User]:
     """The same user; nothing that a failed test left goes on."""
     yield place
-    place.do("scancel", "-u", "root" if os.geteuid() == 0 else os.environ["USER"])
-    place.wait("an empty queue", lambda: not place.queue(), 60)
+    place.cancel_all()
 
 
 def begin(
