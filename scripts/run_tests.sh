@@ -4,5 +4,5 @@
 #   bash scripts/run_tests.sh [-m slow] [-k tokenizer] [tests/test_gpt.py] ...
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
-bash env/setup.sh --extras report,bench,dev
+bash env/setup.sh --extras report,bench,slurm,dev
 exec .venv/bin/python -m pytest "$@"
