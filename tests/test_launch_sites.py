@@ -168,6 +168,15 @@ def test_gpus_of_a_partition(gres: str, gpus: dict[str, int]) -> None:
     assert slurm.Partition("p", False, None, gres, 1, True).gpus == gpus
 
 
+@pytest.mark.parametrize(
+    ("nodes", "names"),
+    [("gpu1", "gpu1"), ("gpu[1-2]", "gpu1 gpu2"), ("gpu[08-10,12],login", "gpu08 gpu09 gpu10 gpu12 login"),
+     ("r[1-2]n[3,5],x", "r1n3 r1n5 r2n3 r2n5 x"), ("", "")],
+)  # fmt: skip
+def test_node_lists(nodes: str, names: str) -> None:
+    assert slurm.hostnames(nodes) == names.split()
+
+
 def test_a_job_inherits_no_job() -> None:
     kept = slurm.environment({
         "SBATCH_PARTITION": "x", "SLURM_MEM_PER_NODE": "1", "SLURM_CONF": "c", "NANOCHAT_RUN": "r",
