@@ -47,5 +47,8 @@ if [ -z "$python" ]; then
   bash env/setup.sh --torch "${torch:-cu130}" --extras report,slurm
   python=.venv/bin/python
 fi
-[ "${1:-}" != --setup ] || exit 0
+if [ "${1:-}" = --setup ]; then
+  printf 'setup: the jobs run %s\n' "$python"
+  exit 0
+fi
 exec "$python" "$@"

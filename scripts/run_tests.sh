@@ -6,5 +6,5 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # Without compiled files each of some fifty processes would compile torch anew: twice the CPU time.
 unset PYTHONDONTWRITEBYTECODE
-bash env/setup.sh --extras report,bench,dev
+bash env/setup.sh --extras report,bench,slurm,dev
 exec .venv/bin/python -m pytest "$@"

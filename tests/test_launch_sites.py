@@ -32,6 +32,7 @@ def planned(site: str, environ: pytest.MonkeyPatch) -> Plan:
     """A run of two nodes on a site, with what it asks for answered."""
     for name, value in VARIABLES.items():
         environ.setenv(name, value)
+    environ.delenv("NANOCHAT_BASE_DIR", raising=False)
     asked = [f"{k}={ANSWERS[k]}" for k, v in sites.read(sites.FOLDER / f"{site}.env").items() if v == "?"]
     words = ["--site", site, "--run", "exp1", "NODES=2", "PYTHON=/opt/python", *asked]
     words += ["--base-dir", "/big"] if site in ("generic", "lab", "ptolemy") else []
@@ -166,6 +167,15 @@ def test_times(words: str, seconds: int | None) -> None:
 )  # fmt: skip
 def test_gpus_of_a_partition(gres: str, gpus: dict[str, int]) -> None:
     assert slurm.Partition("p", False, None, gres, 1, True).gpus == gpus
+
+
+@pytest.mark.parametrize(
+    ("nodes", "names"),
+    [("gpu1", "gpu1"), ("gpu[1-2]", "gpu1 gpu2"), ("gpu[08-10,12],login", "gpu08 gpu09 gpu10 gpu12 login"),
+     ("r[1-2]n[3,5],x", "r1n3 r1n5 r2n3 r2n5 x"), ("", "")],
+)  # fmt: skip
+def test_node_lists(nodes: str, names: str) -> None:
+    assert slurm.hostnames(nodes) == names.split()
 
 
 def test_a_job_inherits_no_job() -> None:

@@ -69,7 +69,7 @@ def entry(argv: list[str]) -> int:
     submission.link_log(folder, built, job)
     try:
         _submit(built, first=job)
-    except (slurm.SlurmError, UsageError) as error:
+    except UsageError as error:
         line = (
             f"cd {shlex.quote(str(sites.ROOT))} && bash env/on_site.sh -m scripts.launch resume {built.run}"
         )
@@ -122,7 +122,13 @@ def _submit(built: Plan, first: str = "") -> None:
         if not built.site.can_submit_from_job:
             raise UsageError(f"CAN_SUBMIT_FROM_JOB=0 on site {built.site.name}")
     submission.check(built)
-    new = submission.submit_missing(built)
+    try:
+        new = submission.submit_missing(built)
+    except slurm.SlurmError as error:
+        there = ", ".join(s.job for s, _ in submission.live_jobs(built)) or "nothing"
+        raise UsageError(
+            f"{error}\nin the queue by now: {there}; mend it, then resume {built.run}"
+        ) from error
     print(f"submitted: {', '.join(f'{s.job} {s.id}' for s in new) or 'nothing; all is done or in the queue'}")
     print(f"watch it: python -m scripts.launch status {built.run}", flush=True)
 

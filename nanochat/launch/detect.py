@@ -53,6 +53,6 @@ def _accounts() -> list[str]:
         text = slurm.call(
             "sacctmgr", "-nP", "show", "assoc", f"user={getpass.getuser()}", "format=Account", timeout_s=10
         )
-    except (slurm.SlurmError, ValueError):
+    except slurm.SlurmError:
         return []
     return sorted(set(text.split()))

@@ -4,7 +4,7 @@ there.
 Node names need not resolve: name (with the site's suffix), Slurm's own address of the node, and what this
 host says of itself are tried in turn, and a loopback address is only taken when there is nothing else. Called
 in the body of the job, which runs on its first node. What it is not: the ranks (`node.py`). Run: `pytest
-tests/test_launch_rendezvous.py`.
+tests/test_launch_node.py`.
 """
 
 from __future__ import annotations

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import getpass
+import itertools
 import os
 import re
 import shutil
@@ -28,8 +29,8 @@ LIVE = {
 }  # fmt: skip
 
 
-class SlurmError(RuntimeError):
-    """A Slurm command failed; the text is its own."""
+class SlurmError(UsageError):
+    """A Slurm command is not there, or failed; the text is its own."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,9 +75,9 @@ def environment(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
 
 
 def call(*command: str, timeout_s: float = TIMEOUT_S) -> str:
-    """What a command prints. UsageError if it is not installed, SlurmError with its words if it fails."""
+    """What a command prints; SlurmError if it is not installed or fails."""
     if not shutil.which(command[0]):
-        raise UsageError(
+        raise SlurmError(
             f"{command[0]} is not on PATH: run this on a login node of the cluster, or load Slurm's module"
         )
     try:
@@ -177,8 +178,22 @@ def time_left(job: str) -> int | None:
 
 
 def hostnames(nodes: str) -> list[str]:
-    """`gpu[1-2]` -> gpu1, gpu2."""
-    return call("scontrol", "show", "hostnames", nodes).split() if nodes else []
+    """`gpu[08-10,12],login` -> gpu08, gpu09, gpu10, gpu12, login."""
+    names: list[str] = []
+    for part in re.findall(r"(?:[^,\[]+(?:\[[^\]]*\])?)+", nodes):
+        pieces = re.split(r"\[([^\]]*)\]", part)
+        choices = [_numbers(piece) if i % 2 else [piece] for i, piece in enumerate(pieces)]
+        names += ["".join(words) for words in itertools.product(*choices)]
+    return names
+
+
+def _numbers(ranges: str) -> list[str]:
+    """`08-10,12` -> 08, 09, 10, 12."""
+    found: list[str] = []
+    for piece in ranges.split(","):
+        first, _, last = piece.partition("-")
+        found += [str(n).zfill(len(first)) for n in range(int(first), int(last or first) + 1)]
+    return found
 
 
 def node_address(node: str) -> str:

@@ -220,5 +220,5 @@ def drop_later(plan: Plan, stage: Stage, job: Job, and_behind: bool) -> None:
     """
     later = {j.name for j in stage.jobs if j.segment > job.segment}
     later |= {j.name for s in plan.after(stage) for j in s.jobs} if and_behind else set()
-    with contextlib.suppress(slurm.SlurmError, UsageError):
+    with contextlib.suppress(slurm.SlurmError):
         slurm.cancel([s.id for s, q in reversed(live_jobs(plan)) if s.job in later and q.state == "PENDING"])

@@ -9,6 +9,7 @@ scripts.launch sweep --grid base.lr-scale=0.5,1,2`.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import itertools
 import os
@@ -92,7 +93,11 @@ class Trial:
         from submitit.helpers import DelayedSubmission
 
         (Path(self.folder) / "STOP").touch()
-        self._child.wait(STOP_WAIT_S)
+        # A signal handler may have interrupted the wait above, and Popen's own would then find it locked.
+        until, how = time.monotonic() + STOP_WAIT_S, os.WEXITED | os.WNOWAIT | os.WNOHANG
+        with contextlib.suppress(ChildProcessError):
+            while os.waitid(os.P_PID, self._child.pid, how) is None and time.monotonic() < until:
+                time.sleep(0.1)
         return DelayedSubmission(Trial(self.command, self.code, self.folder))
 
 

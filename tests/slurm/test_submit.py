@@ -137,6 +137,28 @@ def test_a_bad_node_is_named_and_used_no_more(user: User) -> None:
     user.wait_empty("r")
 
 
+# ----------------------------------------------------------------------------- looking
+
+
+def test_a_cluster_describes_itself(user: User) -> None:
+    text = user.launch("detect")
+    assert {"CPU_PARTITION=cpu", "GPU_PARTITION=gpu", "GPU_TYPE=h100", "GPUS_PER_NODE=4"} <= set(text.split())
+    file = user.folder / "here.env"
+    file.write_text(text)
+    table = user.launch("plan", "--preset", "tiny", "--site", str(file), "--device-batch-rows", "1",
+                        "--total-batch-tokens", "512", "DEVICE=cpu")  # fmt: skip
+    assert "site here (detected, not run)" in table and "4 GPUs" in table
+    assert "graph LR" in user.launch("plan", "--preset", "tiny", "--mermaid")
+    assert "#SBATCH --gres=gpu:h100:2" in user.launch("plan", "--preset", "tiny", "--texts")
+
+
+def test_a_run_that_is_not_there_is_named(user: User) -> None:
+    assert "which run? runs in" in user.launch("status", fails=True)
+    for command in ("status", "stop", "cancel", "resume", "logs", "cost", "attach"):
+        assert "there is no run 'nope'" in user.launch(command, "nope", fails=True)
+    assert "commands are plan, submit" in user.launch("statsu", fails=True)
+
+
 # ----------------------------------------------------------------------------- every site
 
 

@@ -27,7 +27,9 @@ def test_first_job(user: User) -> None:
         ROOT, clone, ignore=shutil.ignore_patterns(".git", ".venv", "target", "__pycache__", ".*_cache")
     )
     (clone / ".venv" / "bin").mkdir(parents=True)
-    (clone / ".venv" / "bin" / "python").symlink_to(sys.executable)
+    python = clone / ".venv" / "bin" / "python"
+    python.write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
+    python.chmod(0o755)
     env = {**user.env, "HOME": str(user.folder)}
     user.base = user.folder / "nanochat"
     user.env["NANOCHAT_BASE_DIR"] = str(user.base)
