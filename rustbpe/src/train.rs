@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use rayon::prelude::*;
 use rayon::ThreadPool;
 use rustc_hash::FxHashMap;
+use smallvec::SmallVec;
 
 use crate::error::Error;
 use crate::short::{pack, unpack, Table};
@@ -158,9 +159,10 @@ pub fn merge<E: From<Error>>(
         let Some(entry) = pairs.remove(&pair) else { continue };
         let id = tokens.len() as u32;
         let joined = [tokens[pair.0 as usize].as_slice(), tokens[pair.1 as usize].as_slice()].concat();
+        text.lengths.push(joined.len() as u32);
         tokens.push(joined);
         for &at in &entry.places {
-            text.join(at as usize, pair, id, &tokens, &mut pairs, &mut fresh);
+            text.join(at as usize, pair, id, &mut pairs, &mut fresh);
         }
         heap.extend(fresh.drain(..).filter_map(|pair| Some((pairs.get(&pair)?.count, Reverse(pair)))));
         if tokens.len() % MERGES_PER_POLL == 0 {
@@ -179,7 +181,8 @@ struct Entry {
     count: u64,
     /// Ascending offsets of the left tokens, some of them outdated. All are known when the pair is
     /// new: each pair but those of bytes holds a token that one merge has just made.
-    places: Vec<u32>,
+    /// Most pairs stand in few places: those need no memory of their own.
+    places: SmallVec<[u32; 4]>,
 }
 
 /// All distinct words, one cell a byte, a gap before, between and after them.
@@ -191,6 +194,8 @@ struct Text {
     /// For each cell the index of its word.
     word_of: Vec<u32>,
     counts: Vec<u64>,
+    /// Bytes of each token.
+    lengths: Vec<u32>,
 }
 
 impl Text {
@@ -204,6 +209,7 @@ impl Text {
             cells: Vec::with_capacity(bytes),
             word_of: Vec::with_capacity(bytes),
             counts: Vec::with_capacity(n),
+            lengths: vec![1; 256],
         };
         text.cells.push(GAP);
         words.for_each(|word, count| {
@@ -231,21 +237,13 @@ impl Text {
 
     /// Makes the pair that stands at `at` the token `id`, if it still stands there, and keeps the
     /// counts of the pairs around it. New pairs are added to `fresh`.
-    fn join(
-        &mut self,
-        at: usize,
-        pair: Pair,
-        id: u32,
-        tokens: &[Vec<u8>],
-        pairs: &mut Pairs,
-        fresh: &mut Vec<Pair>,
-    ) {
+    fn join(&mut self, at: usize, pair: Pair, id: u32, pairs: &mut Pairs, fresh: &mut Vec<Pair>) {
         let (left, right) = pair;
-        let middle = at + tokens[left as usize].len();
+        let middle = at + self.lengths[left as usize] as usize;
         if self.cells[at] != left || self.cells[middle] != right {
             return;
         }
-        let end = middle + tokens[right as usize].len();
+        let end = middle + self.lengths[right as usize] as usize;
         let count = self.counts[self.word_of[at] as usize];
         let (before, after) = (self.cells[at - 1], self.cells[end]);
         // The inner ends first: one-byte tokens have both ends in one cell.
@@ -263,7 +261,7 @@ impl Text {
             entry.places.push(place as u32);
         };
         if before != GAP {
-            replace((before, left), (before, id), at - tokens[before as usize].len());
+            replace((before, left), (before, id), at - self.lengths[before as usize] as usize);
         }
         if after != GAP {
             replace((right, after), (id, after), at);
