@@ -32,10 +32,9 @@ ELEMENTS, ROUNDS = 2**24, 5  # float32: 64 MiB
 
 
 def verdict(folder: Path, nodes: Sequence[str]) -> dict[str, str]:
-    """Bad nodes -> what is wrong.
+    """Bad nodes -> what is wrong with them. One that could not reach the others is not blamed for that alone.
 
-    One that could not reach the others is not blamed for that alone. One that gave no answer is, unless none did:
-    then it is the check that could not run.
+    One that gave no answer is, unless none did: then it is the check that could not run.
     """
     found = {node: _result(folder / f"{node}.json") for node in nodes}
     bad = {node: "; ".join(facts["problems"]) for node, facts in found.items() if facts and facts["problems"]}
