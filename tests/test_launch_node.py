@@ -106,6 +106,7 @@ def test_who_is_bad(tmp_path: Path) -> None:
         (tmp_path / f"{name}.json").write_text(json.dumps(facts))
     found = nodecheck.verdict(tmp_path, ["n1", "n2", "n3", "n4"])
     assert found == {"n2": "no GPU", "n4": "it gave no answer"}
+    assert nodecheck.verdict(tmp_path / "empty", ["n1", "n2"]) == {}  # the check itself could not run
 
 
 def test_what_is_looked_at(tmp_path: Path) -> None:

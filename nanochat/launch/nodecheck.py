@@ -32,11 +32,14 @@ ELEMENTS, ROUNDS = 2**24, 5  # float32: 64 MiB
 
 
 def verdict(folder: Path, nodes: Sequence[str]) -> dict[str, str]:
-    """Bad nodes -> what is wrong. One that could not reach the others is not blamed for that alone."""
+    """Bad nodes -> what is wrong with them. One that could not reach the others is not blamed for that alone.
+
+    One that gave no answer is, unless none did: then it is the check that could not run.
+    """
     found = {node: _result(folder / f"{node}.json") for node in nodes}
     bad = {node: "; ".join(facts["problems"]) for node, facts in found.items() if facts and facts["problems"]}
     silent = {node: "it gave no answer" for node, facts in found.items() if facts is None}
-    return bad | silent
+    return bad | silent if len(silent) < len(nodes) else bad
 
 
 def _result(path: Path) -> dict[str, Any] | None:
@@ -123,12 +126,14 @@ def main(argv: list[str]) -> int:
     options = parser.parse_args(argv)
     node = os.environ.get("SLURMD_NODENAME", socket.gethostname())
     facts: dict[str, Any] = {"node": node, "host": socket.gethostname(), "problems": list(look(options))}
+    answer = Path(options.out) / f"{node}.json"
     if options.nodes > 1:
+        write_json(answer, facts)  # before what may hang
         try:
             facts |= all_reduce(options)
         except Exception as error:
             facts["network"] = f"{type(error).__name__}: {error}"
-    write_json(Path(options.out) / f"{node}.json", facts)
+    write_json(answer, facts)
     words = "; ".join(facts["problems"]) or facts.get("network") or "ok"
     speed = f", {facts['gb_per_s']:.2f} GB/s over {facts['interface']}" if "gb_per_s" in facts else ""
     print(f"node {node}: {words}{speed}", flush=True)

@@ -136,7 +136,7 @@ def submit_missing(plan: Plan) -> list[Submitted]:
 
     Returns what was submitted now. Whoever is killed on the way leaves a ledger that the next call completes.
     """
-    run, queue = RunFolder(plan.folder), slurm.queue()
+    run, queue, now = RunFolder(plan.folder), slurm.queue(), time.time()  # one time for all of a submission
     _adopt(plan, run, queue)
     ids = {s.job: s.id for s in run.submitted() if s.id in queue and queue[s.id].is_live}
     new: list[Submitted] = []
@@ -148,7 +148,7 @@ def submit_missing(plan: Plan) -> list[Submitted]:
             after = dependency(plan, job, ids)
             taken = slurm.submit(str(run.texts / f"{job.name}.sbatch"), after, excluded(plan, job))
             ids[job.name] = taken
-            new.append(Submitted(job.name, stage.name, taken, time.time(), after))
+            new.append(Submitted(job.name, stage.name, taken, now, after))
             run.add_job(new[-1])
     return new
 

@@ -137,6 +137,21 @@ def test_a_bad_node_is_named_and_used_no_more(user: User) -> None:
     user.wait_empty("r")
 
 
+@pytest.mark.slow
+def test_good_nodes_read_the_data_from_their_own_disks(user: User) -> None:
+    scratch = user.folder / "disk"
+    for node in ("gpu1", "gpu2"):
+        (scratch / node).mkdir(parents=True)
+    disks = f"LOCAL_SCRATCH={scratch}/$SLURMD_NODENAME"
+    user.launch(*TINY[:-1], "base", "NODE_CHECK=1", "STAGE_LOCAL=1", disks)
+    user.wait_empty("r")
+    assert user.status("r")["base"][0] == "done", user.log("r", "base")
+    log = user.log("r", "base")
+    assert log.count("stage-in: ") == 2 and log.count(": ok, ") == 2
+    for node in ("gpu1", "gpu2"):
+        assert list((scratch / node).glob("nanochat/world/shard_*.parquet"))
+
+
 # ----------------------------------------------------------------------------- looking
 
 
