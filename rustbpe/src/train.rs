@@ -63,32 +63,33 @@ impl Words {
     }
 }
 
-/// Words and the text that waits to be counted.
-pub struct WordCounts {
+/// Words and the documents that wait to be counted; `D` is whatever holds the text of one.
+pub struct WordCounts<D> {
     splitter: Splitter,
     limits: Limits,
     /// One for each thread.
     words: Vec<Words>,
-    chunk: Vec<String>,
+    /// Documents and how much of each to read.
+    chunk: Vec<(D, usize)>,
     chunk_bytes: usize,
 }
 
-impl WordCounts {
+impl<D: AsRef<str> + Sync> WordCounts<D> {
     pub fn new(splitter: Splitter, limits: Limits) -> Self {
         Self { splitter, limits, words: Vec::new(), chunk: Vec::new(), chunk_bytes: 0 }
     }
 
     /// Takes a document, cut to the limits. Call [`Self::count`] when it returns true.
-    pub fn push(&mut self, document: &str) -> bool {
+    pub fn push(&mut self, document: D) -> bool {
+        let text = document.as_ref();
         let n = self.limits.of_document.min(self.limits.in_all);
-        let end = match document.len() <= n {
-            true => document.len(),
-            false => document.char_indices().nth(n).map_or(document.len(), |(end, _)| end),
+        let end = match text.len() <= n {
+            true => text.len(),
+            false => text.char_indices().nth(n).map_or(text.len(), |(end, _)| end),
         };
-        let text = &document[..end];
-        self.limits.in_all -= text.chars().count();
-        self.chunk_bytes += text.len() + DOCUMENT_BYTES;
-        self.chunk.push(text.to_owned());
+        self.limits.in_all -= text[..end].chars().count();
+        self.chunk_bytes += text.len() + DOCUMENT_BYTES; // the whole document waits, however little is read
+        self.chunk.push((document, end));
         self.chunk_bytes >= CHUNK_BYTES
     }
 
@@ -102,8 +103,8 @@ impl WordCounts {
         self.words.resize_with(pool.current_num_threads(), Words::default);
         let (splitter, chunk, next) = (&self.splitter, &self.chunk, AtomicUsize::new(0));
         let count_some = |words: &mut Words| {
-            while let Some(document) = chunk.get(next.fetch_add(1, Ordering::Relaxed)) {
-                splitter.for_each(document, |word| words.add(word.as_bytes(), 1))?;
+            while let Some((document, end)) = chunk.get(next.fetch_add(1, Ordering::Relaxed)) {
+                splitter.for_each(&document.as_ref()[..*end], |word| words.add(word.as_bytes(), 1))?;
             }
             Ok(())
         };
