@@ -87,6 +87,6 @@ def save_compression(path: Path, bytes_per_token: Mapping[str, Mapping[str, floa
         axes.spines[["top", "right", "left"]].set_visible(False)
         axes.tick_params(axis="y", length=0)
         if len(bytes_per_token) > 1:
-            axes.legend(frameon=False)
+            figure.legend(loc="outside upper right", ncols=len(bytes_per_token), frameon=False)
         figure.savefig(path, format="svg", metadata={"Date": None})
     return True

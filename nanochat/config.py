@@ -1,8 +1,9 @@
-"""Every option of every script, as frozen dataclasses: the single source of truth.
+"""The options of the scripts, as frozen dataclasses: the single source of truth.
 
 What it is: plain data. Names, types, defaults, one line of help each, and the legacy flag names
 that still work. `GPTConfig` (what a checkpoint stores) is here, too, so that a login node can plan
-a run without torch. What it is not: parsing (`configurator.py`) or meaning (the modules that read it).
+a run without torch. Options of what comes before training are in `config_data.py`. What it is not: parsing
+(`configurator.py`) or meaning (the modules that read it).
 
 Units are in the names: `_tokens`, `_steps`, `_rows`, `_minutes`, `_mib`. `None` means "derive it":
 one dial, `--depth`, sets width, heads, horizon, batch and learning rates (`GPTConfig.from_depth`,
@@ -352,48 +353,3 @@ class BaseSample(Sampled):
     num_samples: int = opt(1, "continuations of each prompt", alias=("samples",), low=1)
     max_tokens: int = opt(64, "tokens of a continuation at most", alias=("num", "num_generate"), low=1)
     temperature: float = opt(1.0, "0 = always the likeliest token", alias=("temp",), low=0)
-
-
-@dataclass(frozen=True)
-class TokTrain(Places):
-    """Training of a tokenizer."""
-
-    vocab_size: int = opt(65_536, "ids, the nine special tokens included")
-    sources: str = opt("", "instead of data_dir: folders with shares of the text, wiki=45,books=40,forum=15")
-    digits: int = opt(2, "digits in a token at most: 1 (small models that must do sums), 2 or 3 (GPT-4)")
-    max_chars: int = opt(2_000_000_000, "characters to read at most")
-    max_doc_chars: int = opt(10_000, "characters to read of one document", alias=("doc_cap",))
-    threads: int = opt(0, "threads; 0 = all cores")
-    fresh: bool = opt(False, "replace a tokenizer that was made with other options or data")
-
-
-@dataclass(frozen=True)
-class TokEval(Places):
-    """Compression of a tokenizer, beside GPT-2's and GPT-4's."""
-
-    sample_mb: float = opt(1.0, "text of each split to encode, in MB")
-    references: bool = opt(True, "compare with GPT-2 and GPT-4 where tiktoken has their files")
-
-
-@dataclass(frozen=True)
-class TokConvert(Checked):
-    """A tokenizer in another format."""
-
-    source: str = opt(
-        "", "(or --from) tokenizer to read: a folder, .tiktoken, .json or .pkl", alias=("from",)
-    )
-    target: str = opt("", "(or --to) folder (this kit's), .tiktoken or .json (Hugging Face's)", alias=("to",))
-    pattern: str | None = opt(None, "how a .tiktoken file splits: gpt4, gpt2, cl100k, o200k, ... or a regex")
-    fresh: bool = opt(False, "replace a target that is there")
-
-
-@dataclass(frozen=True)
-class PrepareData(Rooted):
-    """Your own texts as shards."""
-
-    source: str = opt("", "folder of .txt, .md, .jsonl and .parquet files, read with all folders below it")
-    data_dir: str = opt("data", "folder to write the shards to; relative paths are below base_dir")
-    text_column: str = opt("text", "column of Parquet files and key of JSONL records that holds the text")
-    val_share: float = opt(0.01, "share of the documents for validation, chosen by their content")
-    shard_mb: float = opt(100.0, "text of one shard, in MB")
-    fresh: bool = opt(False, "replace shards that were made from other files or with other options")

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from nanochat.common import UsageError, base_dir, print0, read_json, resolve, run_main, sha256_file
-from nanochat.config import PrepareData
+from nanochat.config_data import PrepareData
 from nanochat.configurator import parse
 
 

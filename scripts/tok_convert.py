@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nanochat.common import UsageError, print0, run_main, sha256_file
-from nanochat.config import TokConvert
+from nanochat.config_data import TokConvert
 from nanochat.configurator import parse
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from nanochat.common import base_dir, print0, resolve, run_main, write_json
-from nanochat.config import TokEval
+from nanochat.config_data import TokEval
 from nanochat.configurator import parse
 
 

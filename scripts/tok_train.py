@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nanochat.common import UsageError, base_dir, print0, resolve, run_main
-from nanochat.config import TokTrain
+from nanochat.config_data import TokTrain
 from nanochat.configurator import parse
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""Base, mid and sft reproduce their stored losses: d2, 20 steps, float32, one thread, the real scripts.
+"""Base, mid and sft reproduce their stored losses: d2, 12 steps, float32, one thread, the real scripts.
 
 Data, tokenizer, model, optimizers, schedule and the hand-over between stages all show in these numbers, so a
 change that was not meant to alter training is caught here. One that was meant to writes them anew, in its
@@ -27,7 +27,7 @@ GOLDEN = Path(__file__).parent / "golden"
 # Not higher: with five times these rates a training this short is chaotic, and two instruction sets of one
 # machine (ATEN_CPU_CAPABILITY, ONEDNN_MAX_CPU_ISA) ended 40% apart. With these they agree to 2e-5.
 RATES = {"base_train": "4", "mid_train": "1", "chat_sft": "0.3"}
-TRAIN = ("--steps", "20", "--total-batch-tokens", "512", "--threads", "1", "--device", "cpu", "--lr-scale")
+TRAIN = ("--steps", "12", "--total-batch-tokens", "512", "--threads", "1", "--device", "cpu", "--lr-scale")
 SCRIPTS = {
     "sample_world": ("--megabytes", "0.2", "--mid-items", "200", "--sft-items", "100"),
     "tok_train": ("--vocab-size", "512"),
@@ -67,7 +67,7 @@ def test_losses_are_the_stored_ones(stage: str, root: Path) -> None:
     if os.environ.get("NANOCHAT_REGENERATE_GOLDEN"):
         path.write_text(json.dumps(got, indent=1) + "\n", encoding="utf-8")
     want = read_json(path)
-    assert len(got["losses"]) == 20
+    assert len(got["losses"]) == 12
     read = ("tokens", "data_hash")
     assert {k: got[k] for k in read} == {k: want[k] for k in read}, (
         "other tokens: a text or the tokenizer changed"

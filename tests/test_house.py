@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import graphlib
 import re
 import statistics
@@ -24,7 +25,7 @@ PAGES = [*sorted((ROOT / "docs").rglob("*.md")), ROOT / "README.md"]
 
 # A module imports from its own line and from the lines above it; there are no cycles.
 LAYERS = [
-    "common options config presets configurator schedule room assets ledger offline",
+    "common options config config_data presets configurator schedule room assets ledger offline",
     "dataset transfer fetch facts preflight encoding tokenizer execution metrics packing sources",
     "patterns ranks pickle_record hf_tokenizer interchange compression corpus",
     "run_folder pipeline launch report* sample_world world_*",
@@ -34,6 +35,7 @@ LAYERS = [
     "stages",
     "runner bench",
 ]
+MODULES = {path.stem for path in (ROOT / "nanochat").iterdir()}  # and subpackages
 TORCH_FREE = 4  # layers; scripts/ and tasks/ import without torch, too
 
 
@@ -42,6 +44,7 @@ def layer(module: str) -> int:
     return next((n for n, line in enumerate(LAYERS) if any(map(fnmatch, repeat(module), line.split()))), -1)
 
 
+@functools.cache
 def parse(path: Path) -> ast.Module:
     return ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
 
@@ -56,7 +59,8 @@ def name_of(path: Path) -> str:
     return str(path.relative_to(ROOT))
 
 
-def imports(path: Path) -> Iterator[str]:
+@functools.cache
+def imports(path: Path) -> list[str]:
     """Dotted names of every module that a file imports at run time, inside functions too."""
     tree = parse(path)
     typing_only = {
@@ -65,14 +69,16 @@ def imports(path: Path) -> Iterator[str]:
         if isinstance(block, ast.If) and "TYPE_CHECKING" in ast.unparse(block.test)
         for node in ast.walk(block)
     }
+    names = []
     for node in ast.walk(tree):
         if id(node) in typing_only:
             continue
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            names += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{name_of(path)}: relative import"
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+            names += [f"{node.module}.{alias.name}" for alias in node.names]
+    return names
 
 
 LEGAL_PACKAGES = {
@@ -96,7 +102,7 @@ def test_imports_point_downward(path: Path) -> None:
 
 def nanochat_imports(path: Path) -> set[str]:
     names = {name.split(".")[1] for name in imports(path) if name.startswith("nanochat.")}
-    return {name for name in names if list((ROOT / "nanochat").glob(f"{name}*"))} - {"__version__"}
+    return names & MODULES
 
 
 def test_no_import_cycles() -> None:

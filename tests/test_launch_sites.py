@@ -34,6 +34,7 @@ def planned(site: str, environ: pytest.MonkeyPatch) -> Plan:
     """A run of two nodes on a site, with what it asks for answered."""
     for name, value in VARIABLES.items():
         environ.setenv(name, value)
+    environ.delenv("NANOCHAT_BASE_DIR", raising=False)
     asked = [f"{k}={ANSWERS[k]}" for k, v in sites.read(sites.FOLDER / f"{site}.env").items() if v == "?"]
     words = ["--site", site, "--run", "exp1", "NODES=2", "PYTHON=/opt/python", *asked]
     words += ["--base-dir", "/big"] if site in ("generic", "lab", "ptolemy") else []

@@ -63,9 +63,9 @@ def test_packing_is_fast() -> None:
     pieces = [Piece(np.arange(n, dtype=np.int32)) for n in lengths]
     times = []
     for _ in range(5):
-        start = time.perf_counter()
+        start = time.process_time()
         pack(pieces, 512, 0, seeded_rng(1))
-        times.append(time.perf_counter() - start)
+        times.append(time.process_time() - start)
     assert min(times) < 0.05, (
         f"2,000 pieces took {min(times) * 1e3:.1f} ms; 20 ms is the goal, 50 ms the limit"
     )

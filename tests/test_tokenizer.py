@@ -117,9 +117,9 @@ def test_lone_surrogates_become_replacement_characters(tokenizer: Tokenizer) -> 
 
 @pytest.mark.parametrize("text", [" " * 1_000_000, "a" * 1_000_000, "\n" * 1_000_000, "🎉" * 250_000])
 def test_a_megabyte_of_one_thing(tokenizer: Tokenizer, text: str) -> None:
-    start = time.perf_counter()
+    start = time.process_time()
     ids = tokenizer.encode(text)
-    assert time.perf_counter() - start < 5
+    assert time.process_time() - start < 5
     assert tokenizer.decode(ids) == text
 
 

@@ -28,9 +28,8 @@ from nanochat.config import (
     Pipeline,
     Rooted,
     SampleWorld,
-    TokEval,
-    TokTrain,
 )
+from nanochat.config_data import TokEval, TokTrain
 from nanochat.launch import sites
 from nanochat.launch.sites import Site
 from nanochat.options import opt

@@ -32,6 +32,8 @@ pub struct Encoder {
     short_ids: Table<u32>,
     long_ids: FxHashMap<Vec<u8>, u32>,
     byte_ids: [u32; 256],
+    /// Bytes of each token.
+    lengths: Vec<u32>,
     /// (left id, right id) to the id of their joined bytes, for every way to cut a token in two.
     pairs: FxHashMap<(u32, u32), u32>,
     /// Scratch memory of calls that have ended.
@@ -92,7 +94,17 @@ impl Encoder {
             }
         }
         let idle = Mutex::new(Vec::new());
-        Ok(Self { splitter: Splitter::new(pattern)?, tokens, short_ids, long_ids, byte_ids, pairs, idle })
+        let lengths = tokens.iter().map(|token| token.len() as u32).collect();
+        Ok(Self {
+            splitter: Splitter::new(pattern)?,
+            tokens,
+            short_ids,
+            long_ids,
+            byte_ids,
+            lengths,
+            pairs,
+            idle,
+        })
     }
 
     pub fn n_tokens(&self) -> usize {
@@ -203,64 +215,61 @@ impl Encoder {
     /// Appends the tokens of `piece` to `ids`, in time that grows with its length and hardly faster: the
     /// pairs wait by rank, and those of one rank are joined from left to right.
     fn merge_long(&self, piece: &[u8], ids: &mut Vec<u32>) {
-        let n = piece.len() as u32;
-        let mut nodes: Vec<Node> = (0..n)
-            .zip(piece)
-            .map(|(at, &byte)| Node {
-                id: self.byte_ids[byte as usize],
-                rank: NONE,
-                previous: at.wrapping_sub(1),
-                next: at + 1,
-            })
-            .collect();
-        let mut queue = Queue::default();
-        for at in 1..nodes.len() {
-            nodes[at - 1].rank = self.rank(nodes[at - 1].id, nodes[at].id);
-            queue.push(nodes[at - 1].rank, at as u32 - 1);
+        let cells: Vec<u32> = piece.iter().map(|&byte| self.byte_ids[byte as usize]).collect();
+        let ranks = cells.windows(2).map(|pair| self.rank(pair[0], pair[1])).chain([NONE]).collect();
+        let mut long = Long { cells, ranks, queue: Queue::default() };
+        for (at, &rank) in (0..).zip(&long.ranks) {
+            long.queue.push(rank, at);
         }
-        while let Some((rank, places)) = queue.pop() {
+        while let Some((rank, places)) = long.queue.pop() {
             let mut places = places.into_iter();
             while let Some(at) = places.next() {
                 // Only a vocabulary that no training gives has a pair that comes before its own parts.
-                if nodes[at as usize].rank == rank && self.join(&mut nodes, at, &mut queue) < rank {
-                    places.by_ref().for_each(|at| queue.push(rank, at));
+                if long.ranks[at as usize] == rank && self.join(&mut long, at) < rank {
+                    places.by_ref().for_each(|at| long.queue.push(rank, at));
                 }
             }
         }
-        let starts = std::iter::successors(Some(0), |&at| Some(nodes[at as usize].next).filter(|&at| at < n));
-        ids.extend(starts.map(|at| nodes[at as usize].id));
+        let mut at = 0;
+        while let Some(&id) = long.cells.get(at) {
+            ids.push(id);
+            at += self.length(id);
+        }
     }
 
     /// Joins the pair that opens at `at` and returns the lower rank of the two new ones.
-    fn join(&self, nodes: &mut [Node], at: u32, queue: &mut Queue) -> u32 {
-        let Node { rank: id, previous, next: gone, .. } = nodes[at as usize];
-        let after = nodes[gone as usize].next;
-        nodes[gone as usize].rank = NONE;
-        let right = match nodes.get_mut(after as usize) {
-            Some(node) => {
-                node.previous = at;
-                self.rank(id, node.id)
-            }
-            None => NONE,
-        };
-        nodes[at as usize] = Node { id, rank: right, previous, next: after };
-        queue.push(right, at);
-        let Some(before) = nodes.get_mut(previous as usize) else { return right };
-        before.rank = self.rank(before.id, id);
-        queue.push(before.rank, previous);
-        right.min(before.rank)
+    fn join(&self, long: &mut Long, at: u32) -> u32 {
+        let start = at as usize;
+        let id = long.ranks[start];
+        let (middle, end) = (start + self.length(long.cells[start]), start + self.length(id));
+        long.ranks[middle] = NONE;
+        (long.cells[start], long.cells[end - 1]) = (id, id);
+        let right = long.cells.get(end).map_or(NONE, |&next| self.rank(id, next));
+        long.ranks[start] = right;
+        long.queue.push(right, at);
+        if start == 0 {
+            return right;
+        }
+        let before = long.cells[start - 1];
+        let (left, opens) = (self.rank(before, id), start - self.length(before));
+        long.ranks[opens] = left;
+        long.queue.push(left, opens as u32);
+        right.min(left)
+    }
+
+    #[inline]
+    fn length(&self, id: u32) -> usize {
+        self.lengths[id as usize] as usize
     }
 }
 
-/// A token of a long piece, at the index of its first byte.
-struct Node {
-    id: u32,
-    /// That of the pair it opens; NONE also once it is gone.
-    rank: u32,
-    /// `u32::MAX` before the first.
-    previous: u32,
-    /// The length of the piece after the last.
-    next: u32,
+/// A long piece, a cell for each byte. The first and the last cell of a token hold its id, which with the
+/// tokens' lengths leads from token to token in both directions.
+struct Long {
+    cells: Vec<u32>,
+    /// At a token's first byte the rank of the pair it opens; NONE also once it is gone.
+    ranks: Vec<u32>,
+    queue: Queue,
 }
 
 /// Places to join, the lowest rank first. To sort places by rank costs less than a heap of places.

@@ -5,6 +5,7 @@ use std::sync::Mutex;
 
 use pyo3::exceptions::{PyOverflowError, PyValueError};
 use pyo3::prelude::*;
+use pyo3::pybacked::PyBackedStr;
 use pyo3::types::{PyByteArray, PyBytes, PyDict, PyInt, PyList, PyString};
 
 use crate::batch::{Batch, Stream};
@@ -38,6 +39,28 @@ fn text_of<'a>(text: &'a Bound<'_, PyString>) -> PyResult<Cow<'a, str>> {
     Ok(Cow::Owned(String::from_utf16_lossy(&units)))
 }
 
+/// A document of the caller's, its text in Python's own memory where that is UTF-8.
+enum Document {
+    Python(PyBackedStr),
+    Repaired(String),
+}
+
+impl AsRef<str> for Document {
+    fn as_ref(&self) -> &str {
+        match self {
+            Self::Python(text) => text,
+            Self::Repaired(text) => text,
+        }
+    }
+}
+
+fn document_of(text: &Bound<'_, PyString>) -> PyResult<Document> {
+    match PyBackedStr::try_from(text.clone()) {
+        Ok(text) => Ok(Document::Python(text)),
+        Err(_) => Ok(Document::Repaired(text_of(text)?.into_owned())),
+    }
+}
+
 /// Train a vocabulary; see rustbpe.pyi.
 #[pyfunction]
 #[pyo3(signature = (documents, vocab_size, pattern=GPT4_PATTERN, *, max_doc_chars=10_000, max_chars=2_000_000_000, threads=0, progress=None))]
@@ -67,7 +90,7 @@ fn train(
         if index % DOCUMENTS_PER_SIGNAL_CHECK == 0 {
             py.check_signals()?;
         }
-        if counts.push(&text_of(document?.cast::<PyString>()?)?) {
+        if counts.push(document_of(document?.cast::<PyString>()?)?) {
             py.detach(|| counts.count(&pool))?;
         }
         if counts.is_full() {

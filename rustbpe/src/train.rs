@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use rayon::prelude::*;
 use rayon::ThreadPool;
 use rustc_hash::FxHashMap;
+use smallvec::SmallVec;
 
 use crate::error::Error;
 use crate::short::{pack, unpack, Table};
@@ -62,32 +63,33 @@ impl Words {
     }
 }
 
-/// Words and the text that waits to be counted.
-pub struct WordCounts {
+/// Words and the documents that wait to be counted; `D` is whatever holds the text of one.
+pub struct WordCounts<D> {
     splitter: Splitter,
     limits: Limits,
     /// One for each thread.
     words: Vec<Words>,
-    chunk: Vec<String>,
+    /// Documents and how much of each to read.
+    chunk: Vec<(D, usize)>,
     chunk_bytes: usize,
 }
 
-impl WordCounts {
+impl<D: AsRef<str> + Sync> WordCounts<D> {
     pub fn new(splitter: Splitter, limits: Limits) -> Self {
         Self { splitter, limits, words: Vec::new(), chunk: Vec::new(), chunk_bytes: 0 }
     }
 
     /// Takes a document, cut to the limits. Call [`Self::count`] when it returns true.
-    pub fn push(&mut self, document: &str) -> bool {
+    pub fn push(&mut self, document: D) -> bool {
+        let text = document.as_ref();
         let n = self.limits.of_document.min(self.limits.in_all);
-        let end = match document.len() <= n {
-            true => document.len(),
-            false => document.char_indices().nth(n).map_or(document.len(), |(end, _)| end),
+        let end = match text.len() <= n {
+            true => text.len(),
+            false => text.char_indices().nth(n).map_or(text.len(), |(end, _)| end),
         };
-        let text = &document[..end];
-        self.limits.in_all -= text.chars().count();
-        self.chunk_bytes += text.len() + DOCUMENT_BYTES;
-        self.chunk.push(text.to_owned());
+        self.limits.in_all -= text[..end].chars().count();
+        self.chunk_bytes += text.len() + DOCUMENT_BYTES; // the whole document waits, however little is read
+        self.chunk.push((document, end));
         self.chunk_bytes >= CHUNK_BYTES
     }
 
@@ -101,8 +103,8 @@ impl WordCounts {
         self.words.resize_with(pool.current_num_threads(), Words::default);
         let (splitter, chunk, next) = (&self.splitter, &self.chunk, AtomicUsize::new(0));
         let count_some = |words: &mut Words| {
-            while let Some(document) = chunk.get(next.fetch_add(1, Ordering::Relaxed)) {
-                splitter.for_each(document, |word| words.add(word.as_bytes(), 1))?;
+            while let Some((document, end)) = chunk.get(next.fetch_add(1, Ordering::Relaxed)) {
+                splitter.for_each(&document.as_ref()[..*end], |word| words.add(word.as_bytes(), 1))?;
             }
             Ok(())
         };
@@ -158,9 +160,10 @@ pub fn merge<E: From<Error>>(
         let Some(entry) = pairs.remove(&pair) else { continue };
         let id = tokens.len() as u32;
         let joined = [tokens[pair.0 as usize].as_slice(), tokens[pair.1 as usize].as_slice()].concat();
+        text.lengths.push(joined.len() as u32);
         tokens.push(joined);
         for &at in &entry.places {
-            text.join(at as usize, pair, id, &tokens, &mut pairs, &mut fresh);
+            text.join(at as usize, pair, id, &mut pairs, &mut fresh);
         }
         heap.extend(fresh.drain(..).filter_map(|pair| Some((pairs.get(&pair)?.count, Reverse(pair)))));
         if tokens.len() % MERGES_PER_POLL == 0 {
@@ -179,7 +182,8 @@ struct Entry {
     count: u64,
     /// Ascending offsets of the left tokens, some of them outdated. All are known when the pair is
     /// new: each pair but those of bytes holds a token that one merge has just made.
-    places: Vec<u32>,
+    /// Most pairs stand in few places: those need no memory of their own.
+    places: SmallVec<[u32; 4]>,
 }
 
 /// All distinct words, one cell a byte, a gap before, between and after them.
@@ -191,6 +195,8 @@ struct Text {
     /// For each cell the index of its word.
     word_of: Vec<u32>,
     counts: Vec<u64>,
+    /// Bytes of each token.
+    lengths: Vec<u32>,
 }
 
 impl Text {
@@ -204,6 +210,7 @@ impl Text {
             cells: Vec::with_capacity(bytes),
             word_of: Vec::with_capacity(bytes),
             counts: Vec::with_capacity(n),
+            lengths: vec![1; 256],
         };
         text.cells.push(GAP);
         words.for_each(|word, count| {
@@ -231,21 +238,13 @@ impl Text {
 
     /// Makes the pair that stands at `at` the token `id`, if it still stands there, and keeps the
     /// counts of the pairs around it. New pairs are added to `fresh`.
-    fn join(
-        &mut self,
-        at: usize,
-        pair: Pair,
-        id: u32,
-        tokens: &[Vec<u8>],
-        pairs: &mut Pairs,
-        fresh: &mut Vec<Pair>,
-    ) {
+    fn join(&mut self, at: usize, pair: Pair, id: u32, pairs: &mut Pairs, fresh: &mut Vec<Pair>) {
         let (left, right) = pair;
-        let middle = at + tokens[left as usize].len();
+        let middle = at + self.lengths[left as usize] as usize;
         if self.cells[at] != left || self.cells[middle] != right {
             return;
         }
-        let end = middle + tokens[right as usize].len();
+        let end = middle + self.lengths[right as usize] as usize;
         let count = self.counts[self.word_of[at] as usize];
         let (before, after) = (self.cells[at - 1], self.cells[end]);
         // The inner ends first: one-byte tokens have both ends in one cell.
@@ -263,7 +262,7 @@ impl Text {
             entry.places.push(place as u32);
         };
         if before != GAP {
-            replace((before, left), (before, id), at - tokens[before as usize].len());
+            replace((before, left), (before, id), at - self.lengths[before as usize] as usize);
         }
         if after != GAP {
             replace((right, after), (id, after), at);
