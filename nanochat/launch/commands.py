@@ -170,17 +170,13 @@ def status(argv: list[str]) -> int:
 
 
 def stop(argv: list[str]) -> int:
-    """Nothing new begins; what trains gets a stop file, saves and ends."""
+    """Nothing new begins; the bodies of running jobs see that the run is held, and ask what trains to stop."""
     found, _ = _load(argv)
     folder = RunFolder(found.folder)
     folder.hold("stop")
     live = submission.live_jobs(found)
     slurm.cancel([s.id for s, q in reversed(live) if q.state == "PENDING"])
     running = [s for s, q in live if q.state != "PENDING"]
-    for job in running:
-        trains = found.stage(job.stage).trains
-        if trains:
-            (Path(found.base_dir) / f"{trains}_{found.run}" / "STOP").touch()
     names = ", ".join(s.job for s in running) or "nothing"
     print(f"running and asked to stop: {names}; go on with: python -m scripts.launch resume {found.run}")
     return EXIT_DONE
