@@ -170,7 +170,7 @@ def status(argv: list[str]) -> int:
 
 
 def stop(argv: list[str]) -> int:
-    """Nothing new begins; the bodies of running jobs see that the run is held, and ask what trains to stop."""
+    """Nothing new begins; the bodies of running jobs see that the run is held, and stop what trains."""
     found, _ = _load(argv)
     folder = RunFolder(found.folder)
     folder.hold("stop")
