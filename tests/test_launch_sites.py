@@ -204,3 +204,9 @@ def test_without_slurm_the_remedy_is_said(monkeypatch: pytest.MonkeyPatch, tmp_p
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(UsageError, match="sbatch is not on PATH: run this on a login node"):
         slurm.call("sbatch", "--version")
+
+
+def test_every_key_is_on_its_page() -> None:
+    page = (sites.ROOT / "docs" / "reference" / "sites.md").read_text(encoding="utf-8")
+    for name, field in sites.KEYS.items():
+        assert f"| `{name}` |" in page and f"| {field.metadata['help']} |" in page, name

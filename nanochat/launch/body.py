@@ -28,6 +28,7 @@ from nanochat.launch.plan import Job, Plan, load
 
 HEARTBEAT_S = 20.0
 POLL_S = 0.2
+HOLD_S = 2.0
 SAVES = 2  # the last saves of a stage tell how long the next one takes
 
 
@@ -43,6 +44,7 @@ class Body:
         self.nodes = slurm.hostnames(environ.get("SLURM_JOB_NODELIST", ""))
         self.deadline = self._deadline()
         self.asked = False  # Slurm has asked us to stop
+        self._held, self._looked = False, 0.0
 
     # ------------------------------------------------------------------ the order of things
 
@@ -208,7 +210,7 @@ class Body:
                 time.sleep(POLL_S)
                 if time.monotonic() > end:
                     child.terminate()  # srun ends its tasks at once
-                if self.asked and self.trained and self.trained.is_dir():
+                if self._is_to_stop() and self.trained and self.trained.is_dir():
                     (self.trained / "STOP").touch()
                 if time.time() - attempt.seen > HEARTBEAT_S:
                     attempt.seen = time.time()
@@ -217,6 +219,12 @@ class Body:
             for number, handler in before.items():
                 signal.signal(number, handler)
         return code
+
+    def _is_to_stop(self) -> bool:
+        """Slurm asks for it, or the user holds the run; a shared disk is not asked at each look."""
+        if time.monotonic() - self._looked > HOLD_S:
+            self._looked, self._held = time.monotonic(), self.run.held()
+        return self.asked or self._held
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         """TERM always counts. USR1 comes up to a minute early: it only counts where we have no clock."""

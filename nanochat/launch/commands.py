@@ -29,8 +29,10 @@ from nanochat.launch.plan import Plan
 
 def plan(argv: list[str]) -> int:
     asked = request.read(argv)
-    if shutil.which("sinfo"):  # elsewhere a plan is of use, too
+    try:
         asked = checks.fit(asked)
+    except slurm.SlurmError:  # a plan is of use elsewhere, too
+        print("no Slurm answers here: partitions and their limits are not looked at")
     built, _ = plans.build(asked, "0")
     if asked.launch.texts:
         print("\n".join(sbatch.text(built, job) for job in built.jobs))
@@ -168,17 +170,13 @@ def status(argv: list[str]) -> int:
 
 
 def stop(argv: list[str]) -> int:
-    """Nothing new begins; what trains gets a stop file, saves and ends."""
+    """Nothing new begins; the bodies of running jobs see that the run is held, and stop what trains."""
     found, _ = _load(argv)
     folder = RunFolder(found.folder)
     folder.hold("stop")
     live = submission.live_jobs(found)
     slurm.cancel([s.id for s, q in reversed(live) if q.state == "PENDING"])
     running = [s for s, q in live if q.state != "PENDING"]
-    for job in running:
-        trains = found.stage(job.stage).trains
-        if trains:
-            (Path(found.base_dir) / f"{trains}_{found.run}" / "STOP").touch()
     names = ", ".join(s.job for s in running) or "nothing"
     print(f"running and asked to stop: {names}; go on with: python -m scripts.launch resume {found.run}")
     return EXIT_DONE

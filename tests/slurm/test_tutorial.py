@@ -34,6 +34,7 @@ def test_first_job(user: User) -> None:
     user.base = user.folder / "nanochat"
     user.env["NANOCHAT_BASE_DIR"] = str(user.base)
     for line in commands():
+        line = line.replace("--preset speedrun", "--preset tiny")  # the lab's CPUs would take years
         if exported := re.fullmatch(r"export (\w+)=(.*)", line):
             env[exported[1]] = exported[2].replace("$HOME", env["HOME"])
             continue
