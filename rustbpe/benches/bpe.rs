@@ -68,7 +68,7 @@ fn bpe(c: &mut Criterion) {
     for threads in [1, 2] {
         let encode = || {
             let mut n_ids = 0;
-            let count = |block: Block| {
+            let count = |block: &Block| {
                 n_ids += block.ids.len();
                 Ok::<_, Error>(())
             };

@@ -5,10 +5,10 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc;
+use std::sync::{mpsc, Mutex};
 use std::{iter, thread};
 
-use crate::encode::Encoder;
+use crate::encode::{Encoder, Scratch};
 use crate::error::Error;
 use crate::thread_count;
 
@@ -17,6 +17,7 @@ const BLOCK_BYTES: usize = 1 << 15;
 
 /// Some ids of a batch, in the order of the texts. A long text may begin in an earlier block or go on in the
 /// next one.
+#[derive(Default)]
 pub struct Block {
     pub ids: Vec<u32>,
     /// Where in `ids` those of each text end that ends here.
@@ -28,45 +29,56 @@ type Part<'t> = (&'t str, bool);
 
 impl Encoder {
     /// Encodes the texts and calls `each` with the blocks in order, while other threads encode the next
-    /// ones: on `threads` threads (0: all cores), this one included, or as many as pay.
+    /// ones, on `threads` threads (0: all cores), this one included, or as many as pay.
     pub fn encode_batch<T: AsRef<str>, E: From<Error>>(
         &self,
         texts: &[T],
         threads: usize,
-        mut each: impl FnMut(Block) -> Result<(), E>,
+        mut each: impl FnMut(&Block) -> Result<(), E>,
     ) -> Result<(), E> {
         let parts = self.parts_of(texts);
         let blocks = blocks_of(&parts);
         let threads = if blocks.len() < 2 { 1 } else { thread_count(threads).min(blocks.len()) };
         let next = AtomicUsize::new(0);
-        let encode = || {
+        // To fill the same memory again spares the system the giving, taking and clearing of pages.
+        let spent = Mutex::new(Vec::new());
+        let encode = |scratch: &mut Scratch| {
             let index = next.fetch_add(1, Ordering::Relaxed);
-            blocks.get(index).map(|block| (index, self.encode_block(&parts[block.clone()])))
+            let block = spent.lock().ok().and_then(|mut spent| spent.pop()).unwrap_or_default();
+            blocks.get(index).map(|range| (index, self.encode_block(&parts[range.clone()], scratch, block)))
         };
         thread::scope(|scope| {
             let (done, arriving) = mpsc::channel();
             for _ in 1..threads {
                 let done = done.clone();
-                let work = || iter::from_fn(encode).try_for_each(move |block| done.send(block));
+                let work = move |scratch: &mut Scratch| {
+                    iter::from_fn(|| encode(scratch)).try_for_each(|block| done.send(block))
+                };
                 // What a thread that the system refuses would have done, this one does.
-                let _refused = thread::Builder::new().spawn_scoped(scope, work);
+                let _refused = thread::Builder::new().spawn_scoped(scope, || self.with_scratch(work));
             }
             drop(done);
-            let mut ready = BTreeMap::new();
-            for wanted in 0..blocks.len() {
-                let block = loop {
-                    ready.extend(arriving.try_iter());
-                    if let Some(block) = ready.remove(&wanted) {
-                        break block;
+            self.with_scratch(|scratch| {
+                let mut ready = BTreeMap::new();
+                for wanted in 0..blocks.len() {
+                    let block = loop {
+                        ready.extend(arriving.try_iter());
+                        if let Some(block) = ready.remove(&wanted) {
+                            break block;
+                        }
+                        match encode(scratch).or_else(|| arriving.recv().ok()) {
+                            Some((index, block)) => drop(ready.insert(index, block)),
+                            None => return Ok(()), // a thread has panicked: the scope passes that on
+                        }
+                    };
+                    let block = block?;
+                    each(&block)?;
+                    if let Ok(mut spent) = spent.lock() {
+                        spent.push(block);
                     }
-                    match encode().or_else(|| arriving.recv().ok()) {
-                        Some((index, block)) => drop(ready.insert(index, block)),
-                        None => return Ok(()), // a thread has panicked: the scope passes that on
-                    }
-                };
-                each(block?)?;
-            }
-            Ok(())
+                }
+                Ok(())
+            })
         })
     }
 
@@ -84,16 +96,15 @@ impl Encoder {
         parts
     }
 
-    fn encode_block(&self, parts: &[Part]) -> Result<Block, Error> {
-        let bytes: usize = parts.iter().map(|part| part.0.len()).sum();
-        let (mut ids, mut ends) = (Vec::with_capacity(bytes / 3), Vec::with_capacity(parts.len()));
-        self.with_scratch(|scratch| {
-            for &(text, is_last) in parts {
-                self.encode_into(text, scratch, &mut ids)?;
-                ends.extend(is_last.then_some(ids.len()));
-            }
-            Ok(Block { ids, ends })
-        })
+    /// Fills `block`, whose old content goes.
+    fn encode_block(&self, parts: &[Part], scratch: &mut Scratch, mut block: Block) -> Result<Block, Error> {
+        block.ids.clear();
+        block.ends.clear();
+        for &(text, is_last) in parts {
+            self.encode_into(text, scratch, &mut block.ids)?;
+            block.ends.extend(is_last.then_some(block.ids.len()));
+        }
+        Ok(block)
     }
 }
 

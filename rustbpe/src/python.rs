@@ -163,7 +163,7 @@ impl PyEncoder {
         self.batch(py, texts, threads, |block| {
             let mut start = 0;
             Python::attach(|py| {
-                for end in block.ends {
+                for &end in &block.ends {
                     let ids = &block.ids[std::mem::replace(&mut start, end)..end];
                     begun.extend_from_slice(ids);
                     rows.push(self.list(py, if begun.len() > ids.len() { &begun } else { ids })?.unbind());
@@ -189,29 +189,18 @@ impl PyEncoder {
             let legal = format!("must be 4, or 2 for at most 65,536 tokens (here {n_tokens})");
             return Err(PyValueError::new_err(format!("itemsize = {itemsize}: {legal}")));
         }
-        let mut blocks = Vec::new();
-        let (mut offsets, mut n_ids) = (vec![0], 0);
+        let (mut ids, mut offsets) = (Vec::new(), vec![0]);
         self.batch(py, texts, threads, |block| {
-            offsets.extend(block.ends.iter().map(|end| n_ids + *end as u64));
-            n_ids += block.ids.len() as u64;
-            blocks.push(block.ids);
-            Ok(())
-        })?;
-        let ids = PyByteArray::new_with(py, n_ids as usize * itemsize as usize, |mut rest| {
-            for block in blocks {
-                let (place, after) = rest.split_at_mut(block.len() * itemsize as usize);
-                match itemsize {
-                    2 => fill(place, block.iter().map(|&id| (id as u16).to_ne_bytes())),
-                    _ => fill(place, block.iter().map(|&id| id.to_ne_bytes())),
-                }
-                rest = after;
+            let n_ids = ids.len() / itemsize as usize;
+            offsets.extend(block.ends.iter().map(|&end| (n_ids + end) as u64));
+            match itemsize {
+                2 => ids.extend(block.ids.iter().flat_map(|&id| (id as u16).to_ne_bytes())),
+                _ => ids.extend(block.ids.iter().flat_map(|&id| id.to_ne_bytes())),
             }
             Ok(())
         })?;
-        let offsets = PyByteArray::new_with(py, offsets.len() * size_of::<u64>(), |out| {
-            fill(out, offsets.iter().map(|offset| offset.to_ne_bytes()));
-            Ok(())
-        })?;
+        let offsets: Vec<u8> = offsets.into_iter().flat_map(u64::to_ne_bytes).collect();
+        let (ids, offsets) = (PyByteArray::new(py, &ids), PyByteArray::new(py, &offsets));
         Ok((ids, offsets))
     }
 
@@ -244,16 +233,12 @@ impl PyEncoder {
         py: Python<'_>,
         texts: &Bound<'_, PyAny>,
         threads: i64,
-        each: impl FnMut(Block) -> PyResult<()> + Send,
+        each: impl FnMut(&Block) -> PyResult<()> + Send,
     ) -> PyResult<()> {
         let texts = strings_of("texts", texts)?.collect::<PyResult<Vec<_>>>()?;
         let threads = checked_threads(threads)?;
         py.detach(|| self.core.encode_batch(&texts, threads, each))
     }
-}
-
-fn fill<const N: usize>(out: &mut [u8], items: impl Iterator<Item = [u8; N]>) {
-    out.chunks_exact_mut(N).zip(items).for_each(|(place, item)| place.copy_from_slice(&item));
 }
 
 fn ids_of(ids: &Bound<'_, PyAny>) -> PyResult<Vec<i64>> {

@@ -134,9 +134,9 @@ fn an_error_ends_a_batch() {
 /// The ids of each text, by `encode_batch`.
 fn rows(encoder: &Encoder, texts: &[String], threads: usize) -> Vec<Vec<u32>> {
     let (mut ids, mut ends) = (Vec::new(), vec![0]);
-    let each = |block: Block| {
+    let each = |block: &Block| {
         ends.extend(block.ends.iter().map(|end| ids.len() + end));
-        ids.extend(block.ids);
+        ids.extend(&block.ids);
         Ok::<_, Error>(())
     };
     encoder.encode_batch(texts, threads, each).unwrap();
