@@ -1,117 +1,33 @@
-"""From prompts to replies: a key/value cache, sampling, and the loop that joins them.
+"""From prompts to replies and scores, offline: thin forms of the running batch.
 
-What it is: batched generation for a trained `GPT`. Prompts of different lengths are prefilled together
-(right-padded, which is exact under causal attention), rows that finish leave the batch, a call of the
-calculator is answered while the row is being written, and log-probabilities of given continuations come
-from the same cache. What it is not: a server (no queue, nothing joins a running batch) or a tokenizer;
-it handles ids, and decodes only what a tool or `Completion.text` needs.
+What it is: `generate_batch` and `stream` for replies, `score` for log-probabilities of given continuations,
+all by `batch.Batch`, which a server drives through `scheduler.py`. What it is not: a queue, or a
+tokenizer; it handles ids, and decodes only what a tool, a stop string or `Completion.text` needs.
 
 A row depends on its prompt, its seed and the model alone, not on who shares the batch, up to the last
-bits of floating-point sums. Legend: B rows, T new tokens, S stored tokens, C width, V vocabulary,
-KVH key/value heads, D head dim. Run: `pytest tests/test_engine.py`, `python -m scripts.chat_cli`.
+bits of floating-point sums. Run: `pytest tests/test_engine.py`, `python -m scripts.chat_cli`.
 """
 
 from __future__ import annotations
 
 import copy
-from collections import deque
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
+from nanochat.batch import Batch
 from nanochat.common import UsageError
-from nanochat.kv_cache import GROWTH_TOKENS, KVCache
-from nanochat.sampling import Sampling, sample, uniforms
-from nanochat.tokenizer import SPECIAL_TOKENS, Tokenizer
+from nanochat.decoder import Decoder
+from nanochat.kv_cache import KVCache
+from nanochat.reply import Reply, Rules, Tool
+from nanochat.request import GREEDY, Completion, Request, Sampling
+from nanochat.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     from nanochat.gpt import GPT
 
-Tool = Callable[[str], "str | None"]
-
-
-# ----------------------------------------------------------------------------- rows
-
-
-@dataclass(frozen=True)
-class Completion:
-    """One reply. `ids` are without the prompt and without the stop token, which `stop_id` names."""
-
-    ids: list[int]
-    mask: list[int]  # 1 = sampled by the model, 0 = forced (a tool's answer)
-    text: str  # what a reader sees: without tool calls, their answers and other special tokens
-    finish: Literal["stop", "length"]
-    stop_id: int | None = None
-
-
-@dataclass(frozen=True)
-class _Markers:
-    """Ids of the special tokens that steer a row."""
-
-    python_start: int
-    python_end: int
-    output_start: int
-    output_end: int
-
-    @classmethod
-    def of(cls, tokenizer: Tokenizer) -> _Markers:
-        return cls(*(tokenizer.special(name) for name in cls.__dataclass_fields__))
-
-
-@dataclass
-class _Row:
-    """A reply in the making: takes sampled tokens, puts a tool's forced ones in their place."""
-
-    room: int  # tokens that it may still become, forced ones included
-    stop: Collection[int]
-    answer: Callable[[list[int]], list[int]]  # ids of a tool call -> ids to force
-    markers: _Markers
-    ids: list[int] = field(default_factory=list)
-    mask: list[int] = field(default_factory=list)
-    finish: Literal["stop", "length"] | None = None
-    stop_id: int | None = None
-    _forced: deque[int] = field(default_factory=deque)
-    _call: list[int] | None = None  # tokens since python_start, while inside
-
-    def take(self, sampled: int) -> int | None:
-        """One step; returns the token that the row got, or None if it stopped."""
-        forced = bool(self._forced)
-        token = self._forced.popleft() if forced else sampled
-        if not forced and token in self.stop:
-            self.finish, self.stop_id = "stop", token
-            return None
-        self.ids.append(token)
-        self.mask.append(0 if forced else 1)
-        if not forced:
-            self._follow_call(token)
-        if len(self.ids) == self.room:
-            self.finish = "length"
-        return token
-
-    def _follow_call(self, token: int) -> None:
-        if token == self.markers.python_start:
-            self._call = []
-        elif token == self.markers.python_end and self._call is not None:
-            self._forced.extend(self.answer(self._call))
-            self._call = None
-        elif self._call is not None:
-            self._call.append(token)
-
-
-def _survivors(alive: Sequence[bool]) -> list[int]:
-    """Which row goes to each place of the smaller batch: the last rows fill the gaps, few rows move."""
-    n = sum(alive)
-    tail = (i for i in range(n, len(alive)) if alive[i])
-    return [i if alive[i] else next(tail) for i in range(n)]
-
-
-def _right_pad(rows: Sequence[Sequence[int]], device: torch.device) -> Tensor:
-    """(B, longest) ids; padding is id 0, which nothing attends to."""
-    T = max(map(len, rows))
-    return torch.tensor([[*row, *[0] * (T - len(row))] for row in rows], device=device)
+__all__ = ["Completion", "Engine", "KVCache", "Tool", "in_compute_dtype"]
 
 
 def in_compute_dtype(model: GPT) -> GPT:
@@ -129,43 +45,40 @@ def in_compute_dtype(model: GPT) -> GPT:
     return copy.deepcopy(model, cast)  # type: ignore[arg-type]
 
 
-# ----------------------------------------------------------------------------- the engine
-
-
 class Engine:
-    """Generates with a model. `tool` answers what stands between python_start and python_end, or None.
+    """Generates with a model's weights as they are now.
 
-    The weights are those at the time of construction where the compute precision is not float32.
+    `tool` answers what stands between python_start and python_end, or None.
     """
 
     def __init__(self, model: GPT, tokenizer: Tokenizer, tool: Tool | None = None) -> None:
-        self.model = in_compute_dtype(model)
+        self.model, self.decoder = model, Decoder(model)
         self.tokenizer = tokenizer
-        self.tool = tool
         self.config = model.config
-        self.device = next(model.parameters()).device
-        self._markers = _Markers.of(tokenizer)
-        self._specials = frozenset(tokenizer.special(name) for name in SPECIAL_TOKENS)
-        self._default_stop = frozenset((tokenizer.special("assistant_end"), tokenizer.bos_id))
+        self.rules = Rules(tokenizer, tool)
 
-    @torch.no_grad()
-    def prefill(self, prompts: Sequence[Sequence[int]]) -> tuple[KVCache, Tensor]:
-        """A cache that holds the prompts, and the (B, V) logits of what follows each."""
-        for i, prompt in enumerate(prompts):
-            self._check_prompt(i, prompt)
-        capacity = min(self.config.context, max(map(len, prompts)) + GROWTH_TOKENS)
-        cache = KVCache(self.config, len(prompts), capacity, self.model.compute_dtype, self.device)
-        hidden = self._append(prompts, cache, lambda x: cache.gather_last(x)[:, 0])
-        return cache, self.model.logits(hidden)
+    def batch(self, rows: int, columns: int | None = None, *, remember: bool = False) -> Batch:
+        """An empty batch of at most `rows` requests, each of at most `columns` tokens (None: the context)."""
+        return Batch(self.decoder, rows, columns or self.config.context, remember=remember)
 
-    @torch.no_grad()
-    def step(self, tokens: Sequence[int], cache: KVCache) -> Tensor:
-        """One more token for each row -> (B, V) logits of the next."""
-        hidden = self.model.hidden(torch.tensor(tokens, device=self.device)[:, None], cache)
-        cache.advance([1] * len(tokens))
-        return self.model.logits(hidden[:, -1])
+    def reply(self, request: Request, name: str = "the prompt", *, with_text: bool = False) -> Reply:
+        """A request's reply, yet to be written. UsageError if its prompt does not suit the model."""
+        request.check(self.config.context, self.config.vocab_size, name)
+        return Reply(request, self.rules, self.config.context, with_text=with_text)
 
-    @torch.no_grad()
+    def visible(self, ids: Iterable[int]) -> Iterator[int]:
+        """The ids that a reader sees: no special tokens, nothing between the markers of a tool."""
+        return self.rules.visible(ids)
+
+    def run(self, replies: Sequence[Reply]) -> Iterator[Reply]:
+        """Write all replies, together; yields each as it comes on, once a step."""
+        columns = max(reply.request.most_tokens(self.config.context) for reply in replies)
+        batch = self.batch(len(replies), columns)
+        for reply in replies:
+            batch.join(reply)
+        while batch.seats:
+            yield from batch.step()
+
     def score(
         self, prompts: Sequence[Sequence[int]], options: Sequence[Sequence[Sequence[int]]]
     ) -> list[list[float]]:
@@ -175,36 +88,15 @@ class Engine:
         """
         if any(not option for group in options for option in group):
             raise UsageError("an option has no tokens; score options of at least one token each")
-        cache, logits = self.prefill(prompts)
-        owner = [i for i, group in enumerate(options) for _ in group]
-        flat = [list(option) for group in options for option in group]
-        first = torch.tensor([option[0] for option in flat], device=self.device)
-        totals = logits.log_softmax(dim=-1)[owner, first]
-        longer = [i for i, option in enumerate(flat) if len(option) > 1]
-        if longer:
-            cache.select([owner[i] for i in longer])
-            totals[longer] += self._score_rest([flat[i] for i in longer], cache)
-        results = iter(totals.tolist())
-        return [[next(results) for _ in group] for group in options]
-
-    def _score_rest(self, options: list[list[int]], cache: KVCache) -> Tensor:
-        """(B,) sums over all tokens but the first, whose distribution the cache's owner has already."""
-        real = _right_pad([[1] * (len(option) - 1) for option in options], self.device).bool()
-        targets = _right_pad([option[1:] for option in options], self.device)
-        hidden = self._append([option[:-1] for option in options], cache, lambda x: x[real])  # (N, C)
-        log_probs = self.model.logits(hidden).log_softmax(dim=-1).gather(1, targets[real][:, None])[:, 0]
-        owner = real.nonzero()[:, 0]
-        return torch.zeros(len(options), device=self.device).index_add_(0, owner, log_probs)
-
-    def _append(
-        self, rows: Sequence[Sequence[int]], cache: KVCache, pick: Callable[[Tensor], Tensor]
-    ) -> Tensor:
-        """Feed rows of different lengths; `pick` takes what is needed of the (B, T, C) hidden states."""
-        counts = [len(row) for row in rows]
-        cache.expect(counts)
-        picked = pick(self.model.hidden(_right_pad(rows, self.device), cache))
-        cache.advance(counts)
-        return picked
+        replies = [
+            self.reply(Request([*prompt, *option], 0, GREEDY, score_from=len(prompt)), f"prompt {i}")
+            for i, (prompt, group) in enumerate(zip(prompts, options, strict=True))
+            for option in group
+        ]
+        if replies:
+            list(self.run(replies))
+        totals = (sum(token.logprob for token in reply.prompt_logprobs) for reply in replies)
+        return [[next(totals) for _ in group] for group in options]
 
     def generate_batch(
         self,
@@ -226,12 +118,18 @@ class Engine:
         """
         if not prompts:
             return []
-        self._check_counts(max_tokens=max_tokens, num_samples=num_samples)
+        if num_samples < 1:
+            raise UsageError(f"num_samples {num_samples} must be at least 1")
+        sampling, ends = Sampling(temperature, top_k, top_p), None if stop is None else frozenset(stop)
+        rows = [(i, prompt) for i, prompt in enumerate(prompts) for _ in range(num_samples)]
         seeds = _row_seeds(seed, len(prompts), num_samples)
-        rows = self._rows([p for p in prompts for _ in range(num_samples)], max_tokens, stop)
-        for _ in self._generate(prompts, rows, Sampling(temperature, top_k, top_p), seeds):
+        replies = [
+            self.reply(Request(prompt, max_tokens, sampling, *own, stop=ends), f"prompt {i}")
+            for (i, prompt), own in zip(rows, seeds, strict=True)
+        ]
+        for _ in self.run(replies):
             pass
-        return [self._completion(row) for row in rows]
+        return [reply.completion() for reply in replies]
 
     def stream(
         self,
@@ -245,98 +143,19 @@ class Engine:
         stop: Collection[int] | None = None,
     ) -> Iterator[int]:
         """The ids of one reply as they come: the same as `generate_batch([prompt], ...)` collects."""
-        self._check_counts(max_tokens=max_tokens)
-        rows = self._rows([prompt], max_tokens, stop)
+        ends = None if stop is None else frozenset(stop)
         sampling = Sampling(temperature, top_k, top_p)
-        return self._generate([prompt], rows, sampling, _row_seeds(seed, 1, 1))
+        reply = self.reply(Request(prompt, max_tokens, sampling, seed, stop=ends), "prompt 0")
+        return self._ids(reply)
 
-    def visible(self, ids: Iterable[int]) -> Iterator[int]:
-        """The ids that a reader sees: no special tokens, nothing between the markers of a tool."""
-        ends = {
-            self._markers.python_start: self._markers.python_end,
-            self._markers.output_start: self._markers.output_end,
-        }
-        until = None
-        for token in ids:
-            if until is not None:
-                until = None if token == until else until
-            elif token in ends:
-                until = ends[token]
-            elif token not in self._specials:
-                yield token
-
-    def _generate(
-        self,
-        prompts: Sequence[Sequence[int]],
-        rows: list[_Row],
-        sampling: Sampling,
-        seeds: list[tuple[int, int]],
-    ) -> Iterator[int]:
-        """Run all rows to their ends; yields each token as its row takes it."""
-        cache, logits = self.prefill(prompts)
-        each = len(rows) // len(prompts)
-        if each > 1:
-            cache.select([i for i in range(len(prompts)) for _ in range(each)])
-            logits = logits.repeat_interleave(each, dim=0)
-        draws = uniforms(seeds, max(row.room for row in rows), self.device)
-        live = list(range(len(rows)))
-        for turn in range(draws.size(1)):
-            tokens = sample(logits, draws[live, turn], sampling).tolist()
-            for i, token in zip(live, tokens, strict=True):
-                taken = rows[i].take(token)
-                if taken is not None:
-                    yield taken
-            keep = _survivors([rows[i].finish is None for i in live])
-            if not keep:
-                return
-            if len(keep) < len(live):
-                cache.select(keep)
-                live = [live[i] for i in keep]
-            logits = self.step([rows[i].ids[-1] for i in live], cache)
-
-    def _rows(
-        self, prompts: Sequence[Sequence[int]], max_tokens: int, stop: Collection[int] | None
-    ) -> list[_Row]:
-        ends = self._default_stop if stop is None else frozenset(stop)
-        rooms = (min(max_tokens, self.config.context - len(prompt)) for prompt in prompts)
-        return [_Row(room, ends, self._answer, self._markers) for room in rooms]
-
-    def _answer(self, call: list[int]) -> list[int]:
-        """Tokens to force after a tool call: its result between the output markers, or nothing."""
-        result = None if self.tool is None else self.tool(self.tokenizer.decode(call))
-        if result is None:
-            return []
-        return [self._markers.output_start, *self.tokenizer.encode(result), self._markers.output_end]
-
-    def _completion(self, row: _Row) -> Completion:
-        assert row.finish is not None
-        text = self.tokenizer.decode(self.visible(row.ids))
-        return Completion(row.ids, row.mask, text, row.finish, row.stop_id)
-
-    def _check_prompt(self, i: int, prompt: Sequence[int]) -> None:
-        if not prompt:
-            raise UsageError(f"prompt {i} is empty; a prompt starts with the id of <|bos|>")
-        if len(prompt) >= self.config.context:
-            raise UsageError(
-                f"prompt {i} has {len(prompt)} tokens and leaves no room for a reply in the model's context "
-                f"of {self.config.context}; shorten it"
-            )
-        if min(prompt) < 0 or max(prompt) >= self.config.vocab_size:
-            raise UsageError(f"prompt {i} has ids outside 0 to {self.config.vocab_size - 1}")
-
-    def _check_counts(self, **counts: int) -> None:
-        for name, count in counts.items():
-            if count < 1:
-                raise UsageError(f"{name} {count} must be at least 1")
+    def _ids(self, reply: Reply) -> Iterator[int]:
+        for i, _ in enumerate(self.run([reply])):
+            yield from reply.ids[i:]
 
 
 def _row_seeds(seed: int | Sequence[int], prompts: int, samples: int) -> list[tuple[int, int]]:
     if isinstance(seed, int):
-        seeds = [(seed, row) for row in range(prompts * samples)]
-    elif len(seed) == prompts:
-        seeds = [(one, j) for one in seed for j in range(samples)]
-    else:
+        return [(seed, row) for row in range(prompts * samples)]
+    if len(seed) != prompts:
         raise UsageError(f"{len(seed)} seeds for {prompts} prompts; give one seed, or one for each prompt")
-    if any(one < 0 for one, _ in seeds):
-        raise UsageError(f"seed {min(seeds)[0]} is negative; seeds are 0 or more")
-    return seeds
+    return [(one, j) for one in seed for j in range(samples)]

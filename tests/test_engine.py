@@ -11,9 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from nanochat.config import GPTConfig
-from nanochat.engine import Completion, Engine, KVCache, _survivors, in_compute_dtype
+from nanochat.decoder import Decoder, Span
+from nanochat.engine import Completion, Engine, KVCache, in_compute_dtype
 from nanochat.execution import calculate
 from nanochat.gpt import GPT
+from nanochat.kv_slots import KVSlots
+from nanochat.reply import Tool
 from nanochat.tokenizer import Tokenizer, split_pattern
 
 CONTEXT = 192
@@ -124,12 +127,6 @@ def test_cache_grows_up_to_the_context_and_no_further() -> None:
             model.hidden(torch.zeros(1, 1, dtype=torch.long), cache)
 
 
-def test_survivors_move_few_rows() -> None:
-    assert _survivors([True, True, True]) == [0, 1, 2]
-    assert _survivors([False, True, True, False, True]) == [4, 1, 2]
-    assert _survivors([False, False]) == []
-
-
 # ----------------------------------------------------------------------------- greedy
 
 
@@ -148,15 +145,14 @@ def test_greedy_equals_the_twin_without_a_cache(options: dict[str, Any], tokeniz
 
 def test_half_precision_is_cast_once_and_leaves_the_model_alone(tokenizer: Tokenizer) -> None:
     model = random_model(torch.bfloat16)
-    engine = Engine(model, tokenizer)
-    assert {p.dtype for p in engine.model.parameters()} == {torch.bfloat16}
+    cast = in_compute_dtype(model)
+    assert {p.dtype for p in cast.parameters()} == {torch.bfloat16}
     assert {p.dtype for p in model.parameters()} == {torch.float32}
-    assert in_compute_dtype(engine.model) is engine.model
+    assert in_compute_dtype(cast) is cast
     idx = torch.tensor(random_prompts([60]))
     with torch.no_grad():
-        assert torch.equal(model(idx), engine.model(idx))
-    prompt = idx[0].tolist()
-    reply = engine.generate_batch([prompt], max_tokens=8, temperature=0)[0]
+        assert torch.equal(model(idx), cast(idx))
+    reply = Engine(model, tokenizer).generate_batch(idx.tolist(), max_tokens=8, temperature=0)[0]
     assert len(reply.ids) == 8 or reply.finish == "stop"
 
 
@@ -205,24 +201,27 @@ def test_seeds_are_reproducible_and_differ(tokenizer: Tokenizer) -> None:
 # ----------------------------------------------------------------------------- tools and stops
 
 
-class Scripted(nn.Module):
-    """A model that wants to say given tokens: logits at position p favour `script[p + 1]`."""
+class Scripted(Decoder):
+    """Wants to say given tokens: logits at position p favour `script[p + 1]`."""
 
     def __init__(self, script: list[int]) -> None:
-        super().__init__()
-        self.config = GPTConfig(
-            vocab_size=265, depth=1, width=8, arch="classic", heads=1, kv_heads=1, context=64
-        )
-        self.compute_dtype = torch.float32
-        self.script = nn.Parameter(torch.tensor([*script[1:], *[0] * 64]).float(), requires_grad=False)
+        config = GPTConfig(vocab_size=265, depth=1, width=8, arch="classic", heads=1, kv_heads=1, context=64)
+        super().__init__(GPT(config).init_weights(0))
+        self.script = torch.tensor([*script[1:], *[0] * 64])
         self.calls = 0
 
-    def hidden(self, idx: Tensor, cache: KVCache) -> Tensor:
+    def hidden(self, spans: Sequence[Span], slots: KVSlots) -> Tensor:
         self.calls += 1
-        return self.script[cache.positions(idx.size(1))][..., None]
+        return torch.cat([self.script[span.start : span.end] for span in spans])
 
     def logits(self, hidden: Tensor) -> Tensor:
-        return nn.functional.one_hot(hidden[..., 0].long(), 265).float()
+        return nn.functional.one_hot(hidden, 265).float()
+
+
+def scripted_engine(tokenizer: Tokenizer, script: list[int], tool: Tool = calculate) -> Engine:
+    engine = Engine(random_model(depth=1, context=64), tokenizer, tool)
+    engine.decoder = Scripted(script)
+    return engine
 
 
 def scripted_reply(
@@ -232,9 +231,10 @@ def scripted_reply(
     script = [tokenizer.bos_id]
     for part in parts:
         script += tokenizer.encode(part) if isinstance(part, str) else [part]
-    model = Scripted(script)
-    engine = Engine(model, tokenizer, calculate)  # type: ignore[arg-type]
-    return engine.generate_batch([[tokenizer.bos_id]], max_tokens=max_tokens, temperature=0)[0], model
+    engine = scripted_engine(tokenizer, script)
+    assert isinstance(engine.decoder, Scripted)
+    (reply,) = engine.generate_batch([[tokenizer.bos_id]], max_tokens=max_tokens, temperature=0)
+    return reply, engine.decoder
 
 
 def test_tool_result_is_forced_into_the_reply(tokenizer: Tokenizer) -> None:
@@ -274,8 +274,8 @@ def test_max_tokens_counts_forced_tokens_and_spares_a_forward(tokenizer: Tokeniz
 
 def test_special_strings_in_a_result_stay_text(tokenizer: Tokenizer) -> None:
     start, end, stop = (tokenizer.special(n) for n in ("python_start", "python_end", "assistant_end"))
-    model = Scripted([tokenizer.bos_id, start, end, *[0] * 62])
-    engine = Engine(model, tokenizer, lambda call: "<|assistant_end|>")  # type: ignore[arg-type]
+    script = [tokenizer.bos_id, start, end, *[0] * 62]
+    engine = scripted_engine(tokenizer, script, lambda call: "<|assistant_end|>")
     reply = engine.generate_batch([[tokenizer.bos_id]], max_tokens=25, temperature=0)[0]
     assert stop not in reply.ids
     assert tokenizer.encode("<|assistant_end|>") == reply.ids[3:20]
@@ -284,8 +284,8 @@ def test_special_strings_in_a_result_stay_text(tokenizer: Tokenizer) -> None:
 def test_a_forced_token_does_not_stop(tokenizer: Tokenizer) -> None:
     start, end = tokenizer.special("python_start"), tokenizer.special("python_end")
     (four,) = tokenizer.encode("4")
-    model = Scripted([tokenizer.bos_id, start, *tokenizer.encode("2+2"), end, 0, 0, 0, four])
-    engine = Engine(model, tokenizer, calculate)  # type: ignore[arg-type]
+    script = [tokenizer.bos_id, start, *tokenizer.encode("2+2"), end, 0, 0, 0, four]
+    engine = scripted_engine(tokenizer, script)
     reply = engine.generate_batch([[tokenizer.bos_id]], max_tokens=20, temperature=0, stop=[four])[0]
     assert (len(reply.ids), reply.ids[-2], reply.stop_id) == (8, four, four)
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
-from nanochat.sampling import Sampling, sample, uniforms
+from nanochat.sampling import Sampling, draws_of, sample
 
 
 def distribution(logits: list[float], sampling: Sampling, n: int = 10_000) -> list[float]:
@@ -29,6 +30,8 @@ PROBABILITIES = [0.05, 0.4, 0.15, 0.1, 0.3]
         (Sampling(top_p=0.1), [0, 1, 0, 0, 0]),
         (Sampling(top_p=0.6), [0, 4 / 7, 0, 0, 3 / 7]),
         (Sampling(top_p=0.75), [0, 0.4 / 0.85, 0.15 / 0.85, 0, 0.3 / 0.85]),
+        (Sampling(min_p=0.3), [0, 0.4 / 0.85, 0.15 / 0.85, 0, 0.3 / 0.85]),
+        (Sampling(min_p=1.0), [0, 1, 0, 0, 0]),
         (Sampling(top_k=2, top_p=0.5), [0, 1, 0, 0, 0]),  # 4/7 of what top-k left is enough
         (Sampling(temperature=0.5), [p * p / 0.285 for p in PROBABILITIES]),
         (Sampling(temperature=1e-30), [0, 1, 0, 0, 0]),
@@ -61,9 +64,7 @@ def test_a_draw_of_zero_skips_what_has_no_probability() -> None:
     assert sample(logits, torch.zeros(1), Sampling()).tolist() == [1]
 
 
-def test_uniforms_belong_to_their_row() -> None:
-    cpu = torch.device("cpu")
-    both, one = uniforms([(7, 0), (7, 1)], 5, cpu), uniforms([(7, 1)], 9, cpu)
-    assert torch.equal(both[1], one[0, :5])
-    assert not torch.equal(both[0], both[1])
-    assert both.min() >= 0 and both.max() < 1
+def test_draws_belong_to_seed_and_sample() -> None:
+    assert np.array_equal(draws_of(7, 1, 5), draws_of(7, 1, 9)[:5])
+    assert not np.array_equal(draws_of(7, 0, 5), draws_of(7, 1, 5))
+    assert draws_of(7, 0, 50).min() >= 0 and draws_of(7, 0, 50).max() < 1

@@ -28,7 +28,9 @@ def run(config: Bench) -> Iterator[Row]:
     prompt = torch.randint(256, (512,), generator=torch.Generator().manual_seed(0)).tolist()
     for threads in config.thread_counts:
         torch.set_num_threads(threads)
-        seconds = measure({"prefill": lambda: engine.prefill([prompt[:511]])}, config.repetitions)["prefill"]
+        seconds = measure(
+            {"prefill": lambda: engine.generate_batch([prompt[:511]], max_tokens=1)}, config.repetitions
+        )["prefill"]
         yield row("prefill_511", seconds, 511, "tok/s", threads)
         for batch in (1, 4, 16):
             prompts = [prompt[i : i + PROMPT_TOKENS] for i in range(batch)]

@@ -1,0 +1,251 @@
+"""The model as the engine runs it: the same function as `gpt.GPT`, laid out for short steps.
+
+What it is: one pass over the new tokens of many rows laid end to end, prompts and single tokens alike, so
+that nothing is padded and weights are read once. At construction weights are cast, query, key and value
+fused, rotary pairs put side by side (a product of complex numbers then rotates them; queries and keys
+move alike, so their products stay), and on a CPU matrices are laid out for oneDNN. What it is not: trainable,
+or the definition of the model: `tests/test_decoder.py` compares it with `GPT` itself.
+
+Legend: N new tokens of all rows, C width, H query heads, KVH key/value heads, D head dim, S stored keys.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from nanochat.gpt import GATE_CHANNELS, QK_SCALE, SMEAR_CHANNELS, norm
+from nanochat.kv_slots import KVSlots
+
+if TYPE_CHECKING:
+    from nanochat.gpt import GPT, Block
+
+PACK_ROWS = 16  # the number of rows that oneDNN lays a matrix out for; it serves others as well
+SMALL_PRODUCT = 1 << 21  # multiplications below which MKL and the plain layout win in float32
+
+
+@dataclass(frozen=True)
+class Span:
+    """New tokens of one row, to be stored from column `start` on; `before` is the id in the column before."""
+
+    row: int
+    start: int
+    ids: Sequence[int]
+    before: int = -1
+
+    @property
+    def end(self) -> int:
+        return self.start + len(self.ids)
+
+
+class Product:
+    """`x @ weight.T`, in oneDNN's own layout where it is the faster one.
+
+    In bfloat16 that is always (1.3 to 2 times at 1 to 64 rows), in float32 not for a small product.
+    """
+
+    def __init__(self, weight: Tensor) -> None:
+        self.few = max(2, -(-SMALL_PRODUCT // weight.numel()))  # rows from which a float32 product is large
+        self.plain: Tensor | None = weight
+        self.packed: Tensor | None = None
+        if weight.device.type == "cpu" and torch.backends.mkldnn.is_available():
+            if weight.dtype == torch.float32:
+                self.packed = torch.ops.mkldnn._reorder_linear_weight(weight, PACK_ROWS)
+            elif weight.dtype == torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported():
+                self.packed, self.plain = torch.ops.mkldnn._reorder_linear_weight(weight, PACK_ROWS), None
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """(N, in) -> (N, out)."""
+        if self.plain is not None and (self.packed is None or x.size(0) < self.few):
+            return F.linear(x, self.plain)
+        return torch.ops.mkldnn._linear_pointwise(x, self.packed, None, "none", [], "")
+
+
+class _Layer:
+    """The products of a block."""
+
+    def __init__(self, block: Block, heads: int, cast: Callable[[Tensor], Tensor]) -> None:
+        attn, mlp = block.attn, block.mlp
+        head_dim = attn.config.head_dim
+        q, k = (_side_by_side(cast(w.weight), head_dim) for w in (attn.q, attn.k))
+        self.qkv = Product(torch.cat((q, k, cast(attn.v.weight))))
+        self.o, self.up, self.down = (Product(cast(w.weight)) for w in (attn.o, mlp.up, mlp.down))
+        self.gate = None if mlp.gate is None else Product(cast(mlp.gate.weight))
+        self.value_gate = None if attn.gate is None else cast(attn.gate.weight)
+        self.window = attn.window
+
+
+def _side_by_side(weight: Tensor, head_dim: int) -> Tensor:
+    """Rows of a (heads * D, C) matrix so that features i and i + D/2 of a head become neighbours."""
+    return weight.unflatten(0, (-1, 2, head_dim // 2)).transpose(1, 2).flatten(0, 2)
+
+
+class Decoder:
+    """Runs a model's weights as they were at construction."""
+
+    def __init__(self, model: GPT) -> None:
+        config = self.config = model.config
+        self.dtype, self.device = model.compute_dtype, model.embed.weight.device
+        modern = config.arch == "modern"
+        with torch.inference_mode():
+            self.embedding = self._cast(model.embed.weight)
+            self.layers = [_Layer(block, config.heads, self._cast) for block in model.blocks]  # type: ignore[arg-type]
+            self.head = Product(self._cast(model.head_weight).contiguous())
+            self.turns = torch.complex(model.cos, -model.sin)  # (context, D/2), by an angle of -theta
+            if modern:
+                self.values = {int(i): self._cast(t.weight) for i, t in model.value_embeds.items()}  # type: ignore[arg-type]
+                self.residual, self.input, self.smear, self.backout = (
+                    self._cast(p).tolist()
+                    for p in (
+                        model.residual_lambdas, model.input_lambdas, model.smear_lambda, model.backout_lambda
+                    )
+                )  # fmt: skip
+                self.smear_gate = self._cast(model.smear_gate.weight)
+        self.heads, self.kv_heads, self.head_dim = config.heads, config.kv_heads, config.head_dim
+        self.scale = (QK_SCALE**2 if modern else 1) * config.head_dim**-0.5
+
+    def _cast(self, weight: Tensor) -> Tensor:
+        return weight.detach().to(self.dtype)
+
+    def slots(self, rows: int, columns: int) -> KVSlots:
+        return KVSlots(self.config, rows, columns, self.dtype, self.device)
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """(N, C) hidden states -> float32 (N, V) logits, soft-capped."""
+        z, cap = self.head(hidden).float(), self.config.softcap
+        return z.div_(cap).tanh_().mul_(cap) if cap > 0 else z
+
+    def hidden(self, spans: Sequence[Span], slots: KVSlots) -> Tensor:
+        """Store the spans' keys and values -> (N, C) final normed hidden states, one span after the other."""
+        step = _Step(spans, slots, self)
+        x = norm(F.embedding(step.ids, self.embedding))
+        if self.config.arch == "classic":
+            for i, layer in enumerate(self.layers):
+                x = self._block(i, layer, x, step, None)
+            return norm(x)
+        x = first = midway = self._smeared(x, spans)
+        halfway = min(self.config.depth // 2, self.config.depth - 2)
+        for i, layer in enumerate(self.layers):
+            x = x * self.residual[i] + first * self.input[i]
+            ve = F.embedding(step.ids, self.values[i]) if i in self.values else None
+            x = self._block(i, layer, x, step, ve)
+            if i == halfway:
+                midway = x
+        return norm(x - midway * self.backout[0])
+
+    def _smeared(self, x: Tensor, spans: Sequence[Span]) -> Tensor:
+        """Add to each embedding a gated share of the one before it."""
+        ids = [i for span in spans for i in (max(span.before, 0), *span.ids[:-1])]
+        previous = norm(F.embedding(torch.tensor(ids, device=self.device), self.embedding))
+        gate = torch.sigmoid(F.linear(x[:, :SMEAR_CHANNELS], self.smear_gate))
+        gate[[at for at, span in _offsets(spans) if span.before < 0]] = 0
+        return x + self.smear[0] * gate * previous
+
+    def _block(self, i: int, layer: _Layer, x: Tensor, step: _Step, ve: Tensor | None) -> Tensor:
+        x = x + layer.o(self._attention(i, layer, norm(x), step, ve))
+        h = norm(x)
+        up = layer.up(h)
+        activation = self.config.activation
+        if layer.gate is not None:
+            up = F.silu(layer.gate(h)).mul_(up)
+        elif activation == "relu2":
+            up = up.relu_().square_()
+        else:
+            up = F.gelu(up) if activation == "gelu" else F.silu(up)
+        return x + layer.down(up)
+
+    def _attention(self, i: int, layer: _Layer, x: Tensor, step: _Step, ve: Tensor | None) -> Tensor:
+        n, heads, kv_heads, head_dim = x.size(0), self.heads, self.kv_heads, self.head_dim
+        qkv = layer.qkv(x).view(n, -1, head_dim)  # (N, H + 2 KVH, D)
+        v = qkv[:, heads + kv_heads :]
+        if ve is not None and layer.value_gate is not None:
+            gate = 3 * torch.sigmoid(F.linear(x[:, :GATE_CHANNELS], layer.value_gate))
+            v = v + gate[..., None] * ve.view(n, kv_heads, head_dim)
+        qk = qkv[:, : heads + kv_heads].float().view(n, heads + kv_heads, -1, 2)
+        turned = torch.view_as_real(torch.view_as_complex(qk) * step.turns)
+        qk = norm(turned.view(n, -1, head_dim)).to(x.dtype)
+        step.slots.write(i, step.places, qk[:, heads:], v)
+        parts = [self._attend(i, layer.window, part, qk[part.tokens, :heads], step) for part in step.parts]
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+    def _attend(self, i: int, window: int, part: _Part, q: Tensor, step: _Step) -> Tensor:
+        """(N, H, D) queries of a part -> (N, C)."""
+        k, v = step.slots.read(i, part.rows, part.columns(window))
+        mask = part.mask(window, self.device)
+        y = F.scaled_dot_product_attention(
+            q.view(part.count, part.width, self.heads, -1).transpose(1, 2), k, v, attn_mask=mask,
+            is_causal=mask is None and part.width > 1, scale=self.scale,
+            enable_gqa=self.heads != self.kv_heads,
+        )  # fmt: skip
+        return y.transpose(1, 2).reshape(q.size(0), -1)
+
+
+def _offsets(spans: Sequence[Span]) -> list[tuple[int, Span]]:
+    """Each span with the place of its first token among all."""
+    found, at = [], 0
+    for span in spans:
+        found.append((at, span))
+        at += len(span.ids)
+    return found
+
+
+class _Part:
+    """Queries that attend in one call: a prompt's, or one of each of several neighbouring rows."""
+
+    def __init__(self, spans: Sequence[Span], first: int) -> None:
+        self.count, self.width = len(spans), len(spans[0].ids)
+        self.tokens = slice(first, first + self.count * self.width)
+        self.rows = slice(spans[0].row, spans[-1].row + 1)
+        self.starts = [span.start for span in spans]
+        self.least, self.end = min(self.starts), max(self.starts) + self.width
+        self._masks: dict[int, Tensor | None] = {}
+
+    def columns(self, window: int) -> slice:
+        """All columns that some query sees."""
+        return slice(max(0, self.least - window + 1), self.end)
+
+    def mask(self, window: int, device: torch.device) -> Tensor | None:
+        """(B, 1, T, S), True = may attend; None if all columns up to a query's own count."""
+        if window not in self._masks:
+            self._masks[window] = self._mask(window, device)
+        return self._masks[window]
+
+    def _mask(self, window: int, device: torch.device) -> Tensor | None:
+        columns = self.columns(window)
+        is_even = self.least + self.width == self.end
+        if is_even and (self.width == 1 or (self.end == self.width <= window)):
+            return None
+        own = torch.tensor(self.starts, device=device)[:, None] + torch.arange(self.width, device=device)
+        distance = own[..., None] - torch.arange(columns.start, columns.stop, device=device)
+        return ((distance >= 0) & (distance < window))[:, None]
+
+
+class _Step:
+    """What all layers share in one pass."""
+
+    def __init__(self, spans: Sequence[Span], slots: KVSlots, decoder: Decoder) -> None:
+        self.slots = slots
+        device = decoder.device
+        columns = [column for span in spans for column in range(span.start, span.end)]
+        places = [span.row * slots.columns + c for span in spans for c in range(span.start, span.end)]
+        self.ids = torch.tensor([i for span in spans for i in span.ids], device=device)
+        self.places = torch.tensor(places, device=device)
+        self.turns = decoder.turns[torch.tensor(columns, device=device)][:, None]  # (N, 1, D/2)
+        self.parts = [_Part([span for _, span in group], group[0][0]) for group in _neighbours(spans)]
+
+
+def _neighbours(spans: Sequence[Span]) -> list[list[tuple[int, Span]]]:
+    """Runs of single tokens in rows side by side; every longer span alone."""
+    numbered = list(enumerate(_offsets(spans)))
+
+    def run(item: tuple[int, tuple[int, Span]]) -> tuple[int, int]:
+        n, (_, span) = item
+        return (0, span.row - n) if len(span.ids) == 1 else (1, n)
+
+    return [[pair for _, pair in group] for _, group in groupby(numbered, run)]
