@@ -319,6 +319,13 @@ class Bench(Places):
     repetitions: int = opt(7, "counted repetitions of each side", low=1)
     compile: bool = opt(True, "compile both sides")
     rows: int = opt(0, "rows to load (0 = one epoch)", low=0)
+    shapes: str = opt("d4,d12", "generate: shapes, comma separated", pattern="(d4|d12)(,(d4|d12))*")
+    dtypes: str = opt(
+        "float32,bfloat16", "generate: precisions", pattern="(float32|bfloat16)(,(float32|bfloat16))*"
+    )
+    batches: str = opt("1,4,16,64", "generate: rows of a batch", pattern="[0-9]+(,[0-9]+)*")
+    model: str = opt("sft_laptop", "exact: run folder of a trained model, relative to base_dir")
+    requests: int = opt(1000, "exact: requests", low=1)
     peers: str = opt("bench_peers", "folder of packages whose names are ours, too, relative to base_dir")
 
     @property
