@@ -27,6 +27,7 @@ from nanochat.cross_entropy import softcap_cross_entropy
 if TYPE_CHECKING:
     from nanochat.engine import KVCache
 
+EPSILON = 1e-6  # of every norm
 QK_SCALE = 1.2  # sharper attention after QK-norm; modern only
 GATE_CHANNELS = 12  # features that drive a value-embedding gate
 SMEAR_CHANNELS = 24  # features that drive the smear gate
@@ -36,7 +37,7 @@ VOCAB_MULTIPLE = 64  # rows of embeddings and head are padded to it, so that ran
 
 def norm(x: Tensor) -> Tensor:
     """RMSNorm without a gain over the last dimension."""
-    return F.rms_norm(x, (x.size(-1),), eps=1e-6)
+    return F.rms_norm(x, (x.size(-1),), eps=EPSILON)
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:

@@ -72,7 +72,7 @@ class Eye:
 
 
 class StopText:
-    """Passes text on up to the first of some strings; holds back what may become the start of one."""
+    """Passes text on up to the first of some strings to be complete; holds back what may start one."""
 
     def __init__(self, stops: Collection[str]) -> None:
         self.stops = stops
@@ -83,9 +83,9 @@ class StopText:
         if self.found is not None:
             return ""
         text = self._held + piece
-        hits = [(at, stop) for stop in self.stops if (at := text.find(stop)) >= 0]
+        hits = [(at + len(stop), at, stop) for stop in self.stops if (at := text.find(stop)) >= 0]
         if hits:
-            at, self.found = min(hits)
+            _, at, self.found = min(hits)
             self._held = ""
             return text[:at]
         keep = max((self._overlap(text, stop) for stop in self.stops), default=0)

@@ -11,7 +11,7 @@ import json
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -79,13 +79,20 @@ def row(
 ) -> Row:
     """A rate (`amount` a repetition) and, with a peer's seconds for the same, the ratio of medians."""
     median = statistics.median(seconds)
+    return replace(
+        figure(name, amount / median, unit, len(seconds), threads),
+        peer=peer[0] if peer else None,
+        ratio=statistics.median(peer[1]) / median if peer else None,
+        spread=(max(seconds) - min(seconds)) / median,
+    )
+
+
+def figure(name: str, value: float, unit: str, n: int, threads: int) -> Row:
+    """A figure that is no rate, from `n` samples."""
     facts = hardware()
-    commit = git_state()["commit"] or "unknown"
     return Row(
-        name=name, value=amount / median, unit=unit, peer=peer[0] if peer else None,
-        ratio=statistics.median(peer[1]) / median if peer else None, threads=threads, n=len(seconds),
-        spread=(max(seconds) - min(seconds)) / median, commit=commit,
-        hardware=f"{facts['cpu']}, {facts['cores']} cores",
+        name=name, value=value, unit=unit, peer=None, ratio=None, threads=threads, n=n, spread=0.0,
+        hardware=f"{facts['cpu']}, {facts['cores']} cores", commit=git_state()["commit"] or "unknown",
     )  # fmt: skip
 
 
