@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from nanochat.gpt import GPT, Block
 
 PACK_ROWS = 16  # the number of rows that oneDNN lays a matrix out for; it serves others as well
-SMALL_PRODUCT = 1 << 21  # multiplications below which MKL and the plain layout win in float32
+PACKED_PAYS = (1 << 21, 1 << 29)  # multiplications; below and above, MKL and the plain layout win in float32
 
 
 class Norm:
@@ -59,11 +59,11 @@ class Span:
 class Product:
     """`x @ weight.T`, in oneDNN's own layout where it is the faster one.
 
-    In bfloat16 that is always (1.3 to 2 times at 1 to 64 rows), in float32 not for a small product.
+    In bfloat16 that is always (1.3 to 2 times at 1 to 64 rows), in float32 between a few rows and thousands.
     """
 
     def __init__(self, weight: Tensor) -> None:
-        self.few = max(2, -(-SMALL_PRODUCT // weight.numel()))  # rows from which a float32 product is large
+        self.few, self.many = (max(2, -(-limit // weight.numel())) for limit in PACKED_PAYS)
         self.plain: Tensor | None = weight
         self.packed: Tensor | None = None
         if weight.device.type == "cpu" and torch.backends.mkldnn.is_available():
@@ -72,11 +72,13 @@ class Product:
             elif weight.dtype == torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported():
                 self.packed, self.plain = torch.ops.mkldnn._reorder_linear_weight(weight, PACK_ROWS), None
 
-    def __call__(self, x: Tensor) -> Tensor:
+    def __call__(self, x: Tensor, *, relu: bool = False) -> Tensor:
         """(N, in) -> (N, out)."""
-        if self.plain is not None and (self.packed is None or x.size(0) < self.few):
-            return F.linear(x, self.plain)
-        return torch.ops.mkldnn._linear_pointwise(x, self.packed, None, "none", [], "")
+        if self.plain is not None and (self.packed is None or not self.few <= x.size(0) < self.many):
+            y = F.linear(x, self.plain)
+            return y.relu_() if relu else y
+        kind = "relu" if relu else "none"
+        return torch.ops.mkldnn._linear_pointwise(x, self.packed, None, kind, [], "")
 
 
 class _Layer:
@@ -163,12 +165,12 @@ class Decoder:
     def _block(self, i: int, layer: _Layer, x: Tensor, step: _Step, ve: Tensor | None) -> Tensor:
         x = x + layer.o(self._attention(i, layer, self.norm(x), step, ve))
         h = self.norm(x)
-        up = layer.up(h)
         activation = self.config.activation
+        up = layer.up(h, relu=activation == "relu2")
         if layer.gate is not None:
             up = F.silu(layer.gate(h)).mul_(up)
         elif activation == "relu2":
-            up = up.relu_().square_()
+            up = up.mul_(up)
         else:
             up = F.gelu(up) if activation == "gelu" else F.silu(up)
         return x + layer.down(up)
@@ -246,9 +248,16 @@ class _Step:
         self.slots = slots
         device = decoder.device
         columns = [column for span in spans for column in range(span.start, span.end)]
-        places = [span.row * slots.columns + c for span in spans for c in range(span.start, span.end)]
         self.ids = torch.tensor([i for span in spans for i in span.ids], device=device)
-        self.places = torch.tensor(places, device=device)
+        self.places: slice | Tensor
+        firsts = [span.row * slots.columns for span in spans]
+        if len(spans) == 1:
+            self.places = slice(firsts[0] + spans[0].start, firsts[0] + spans[0].end)
+        else:
+            places = [
+                first + c for first, s in zip(firsts, spans, strict=True) for c in range(s.start, s.end)
+            ]
+            self.places = torch.tensor(places, device=device)
         self.turns = decoder.turns[torch.tensor(columns, device=device)][:, None]  # (N, 1, D/2)
         self.parts = [_Part([span for _, span in group], group[0][0]) for group in _neighbours(spans)]
 

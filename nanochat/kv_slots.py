@@ -30,11 +30,14 @@ class KVSlots:
         self._flat = [(k.flatten(0, 1), v.flatten(0, 1)) for k, v in layers]
         self._by_head = [(k.transpose(1, 2), v.transpose(1, 2)) for k, v in layers]
 
-    def write(self, layer: int, places: Tensor, k: Tensor, v: Tensor) -> None:
-        """Store (N, KVH, D) keys and values at (N,) places, row * S + column."""
+    def write(self, layer: int, places: slice | Tensor, k: Tensor, v: Tensor) -> None:
+        """Store (N, KVH, D) keys and values at N places, row * S + column."""
         keys, values = self._flat[layer]
-        keys.index_copy_(0, places, k)
-        values.index_copy_(0, places, v)
+        if isinstance(places, slice):
+            keys[places], values[places] = k, v
+        else:
+            keys.index_copy_(0, places, k)
+            values.index_copy_(0, places, v)
 
     def read(self, layer: int, rows: slice, columns: slice) -> tuple[Tensor, Tensor]:
         """(rows, KVH, columns, D) views of a layer's keys and values."""
