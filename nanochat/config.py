@@ -254,6 +254,7 @@ class Pipeline(Rooted):
     fresh: bool = opt(False, "start again: existing run folders are moved aside")
     embedded_world: bool = opt(False, "train on the embedded world and sit its exams")
     world_seed: int = opt(1, "seed of the embedded world")
+    rl: bool = opt(False, "behind SFT, reinforcement learning on problems with checked answers")
     control_items: int = opt(100, "items an exam of the controls (untrained, base only)", low=1)
     minutes_bfloat16: float = opt(0, "estimate for 2 cores with AMX or AVX512-BF16")
     minutes_float32: float = opt(0, "estimate for 2 cores without")
@@ -277,7 +278,7 @@ class Trained(Common):
     """A model that a stage left."""
 
     depth: int = opt(20, "depth of the run; only names the default run", low=1)
-    source: Literal["base", "mid", "sft"] = opt("sft", "stage that trained it")
+    source: Literal["base", "mid", "sft", "rl"] = opt("sft", "stage that trained it")
 
 
 @dataclass(frozen=True)
@@ -294,7 +295,7 @@ class ChatEval(Trained):
 class BaseEval(Trained):
     """Bits per byte and samples of a model."""
 
-    source: Literal["base", "mid", "sft"] = opt("base", "stage that trained it")
+    source: Literal["base", "mid", "sft", "rl"] = opt("base", "stage that trained it")
     split: Literal["train", "val"] = opt("val", "which shards")
     eval_tokens: int = opt(20 * 524_288, "tokens to evaluate at most", low=1)
     documents: int = opt(0, "instead: the split's first N documents, in windows", low=0)
@@ -347,7 +348,7 @@ class ChatCLI(Sampled):
 class BaseSample(Sampled):
     """Continuations by a model that was not taught to chat."""
 
-    source: Literal["base", "mid", "sft"] = opt("base", "stage that trained it")
+    source: Literal["base", "mid", "sft", "rl"] = opt("base", "stage that trained it")
     prompt: str | None = opt(None, "text to continue; - reads one from each line of stdin", alias=("p",))
     seed_tokens: tuple[int, ...] | None = opt(None, "token ids to continue, comma separated, instead of text")
     num_samples: int = opt(1, "continuations of each prompt", alias=("samples",), low=1)

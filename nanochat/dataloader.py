@@ -38,14 +38,18 @@ class Batch:
     """One micro-batch of this rank.
 
     `state` is what to save once its optimizer step is done; before the last micro-batch of a step it is the
-    state after the step before. `stats` are global, not this rank's: the cumulative COUNTERS, `epoch`, and
-    `step_targets`, the targets of the whole step over all ranks (what the summed loss is divided by).
+    state after the step before. `stats` are global, not this rank's: the cumulative COUNTERS, `epoch`, and of
+    the whole step over all ranks `step_targets` (what the summed loss is divided by) and `step_tokens`
+    (padding included), whose sum over the run is `all_tokens`.
     """
 
     inputs: torch.Tensor  # (B, T) int64
     targets: torch.Tensor  # (B, T) int64, -1 = not counted
     state: dict[str, Any]
     stats: dict[str, int]
+    is_last: bool = True  # of its step
+    factors: torch.Tensor | None = None  # (B, T) float32: what each target's loss is multiplied by
+    scores: dict[str, float] = field(default_factory=dict)  # of the step: figures for the log
 
 
 # ----------------------------------------------------------------------------- rows to steps
@@ -179,7 +183,9 @@ def _move_to(prepared: _Prepared, row: int, position: _Position) -> None:
 def _step(parts: list[Rows], position: _Position) -> _Step:
     inputs, targets, _ = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
     step_targets = int((targets != IGNORED).sum())
-    stats = {**position.counters, "epoch": position.epoch, "step_targets": step_targets}
+    rows = position.counters["rows"] + position.counters["filler_rows"]
+    sizes = {"step_tokens": inputs.size, "all_tokens": rows * inputs.shape[1]}
+    stats = {**position.counters, "epoch": position.epoch, "step_targets": step_targets, **sizes}
     return _Step(inputs, targets, position.state(), stats)
 
 
@@ -234,7 +240,7 @@ def _batches(
                 first = (micro * world + rank) * rows
                 inputs, targets = (_to_device(x[first : first + rows], device) for x in step[:2])
                 is_last = micro == accumulation - 1
-                yield Batch(inputs, targets, step.state if is_last else before, step.stats)
+                yield Batch(inputs, targets, step.state if is_last else before, step.stats, is_last)
             before = step.state
 
 

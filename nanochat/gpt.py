@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from nanochat.attention import attend
 from nanochat.config import GPTConfig
-from nanochat.cross_entropy import softcap_cross_entropy
+from nanochat.cross_entropy import softcap_cross_entropies, softcap_cross_entropy
 
 if TYPE_CHECKING:
     from nanochat.engine import KVCache
@@ -277,10 +277,20 @@ class GPT(nn.Module):
         """Token ids (B, T) -> logits (B, T, V)."""
         return self.logits(self.hidden(idx, cache))
 
-    def loss_sum(self, idx: Tensor, targets: Tensor) -> Tensor:
-        """Summed cross-entropy in nats of (B, T) targets; -1 = not counted."""
+    def loss_sum(self, idx: Tensor, targets: Tensor, factors: Tensor | None = None) -> Tensor:
+        """Summed cross-entropy in nats of (B, T) targets, each times its factor (B, T); -1 = not counted."""
+        hidden, factors = self.hidden(idx).flatten(0, 1), None if factors is None else factors.flatten()
+        return softcap_cross_entropy(
+            hidden, self.head_weight, targets.flatten(), self.config.softcap, factors
+        )
+
+    @torch.no_grad()
+    def log_probs(self, idx: Tensor, targets: Tensor) -> Tensor:
+        """(B, T) log-probabilities of the targets in nats, without gradient; 0 where one is -1."""
         hidden = self.hidden(idx).flatten(0, 1)
-        return softcap_cross_entropy(hidden, self.head_weight, targets.flatten(), self.config.softcap)
+        return -softcap_cross_entropies(
+            hidden, self.head_weight, targets.flatten(), self.config.softcap
+        ).view_as(targets)
 
     # ------------------------------------------------------------------ bookkeeping
 

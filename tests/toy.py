@@ -199,9 +199,9 @@ def strike(number: int | None, action: Callable[[Any, Any], Any]) -> None:
 
     original, seen = GPT.loss_sum, 0
 
-    def loss_sum(self: Any, inputs: Any, targets: Any) -> Any:
+    def loss_sum(self: Any, *batch: Any) -> Any:
         nonlocal seen
-        loss = original(self, inputs, targets)
+        loss = original(self, *batch)
         seen += torch.is_grad_enabled()
         changed = action(self, loss) if torch.is_grad_enabled() and number in (None, seen) else None
         return loss if changed is None else changed
