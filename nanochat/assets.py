@@ -212,6 +212,8 @@ def _reads(stage: str, wanted: Wanted) -> Iterator[Asset]:
             yield from GROUPS.get(name) or (_own(wanted, name),)
     if stage == "chat_eval" and wanted.corpus == "world":
         yield _own(wanted, "exams.json")
+    elif stage == "rl" and wanted.corpus == "world":
+        yield _own(wanted, "problems.jsonl")
     elif wanted.corpus in CORPORA:
         yield from (asset for group in READS.get(stage, ()) for asset in GROUPS[group])
     if stage == "base":

@@ -63,6 +63,7 @@ def plan(config: Pipeline) -> list[Step]:
     base = Step("base", "base_train", fresh, n, "base")
     mid = Step("mid", "mid_train", fresh, n, "mid")
     sft = Step("sft", "chat_sft", fresh, n, "sft")
+    rl = [Step("rl", "chat_rl", fresh, n, "rl")] if config.rl else []
     if config.embedded_world:
         seed = ("--world-seed", str(config.world_seed))
         few = ("--source", "base", "--limit", str(config.control_items))
@@ -76,6 +77,8 @@ def plan(config: Pipeline) -> list[Step]:
             Step("mid exams", "chat_eval", ("--source", "mid"), 1, "mid", "exams"),
             sft,
             Step("sft exams", "chat_eval", ("--source", "sft"), 1, "sft", "exams"),
+            *rl,
+            *(Step("rl exams", "chat_eval", ("--source", "rl"), 1, "rl", "exams") for _ in rl),
             Step("report", "report"),
         ]
     return [
@@ -87,6 +90,7 @@ def plan(config: Pipeline) -> list[Step]:
         mid,
         sft,
         Step("sft evaluation", "base_eval", ("--source", "sft"), n, "sft", "base"),
+        *rl,
         Step("report", "report"),
     ]
 

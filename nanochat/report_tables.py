@@ -16,7 +16,14 @@ from typing import Any, NamedTuple
 from nanochat.metrics import format_seconds
 
 Report = Mapping[str, Any]
-TITLES = {"commonest": "COMMONEST", "untrained": "UNTRAINED", "base": "BASE", "mid": "MID", "sft": "SFT"}
+TITLES = {
+    "commonest": "COMMONEST",
+    "untrained": "UNTRAINED",
+    "base": "BASE",
+    "mid": "MID",
+    "sft": "SFT",
+    "rl": "RL",
+}
 MAX_EXAMPLES = 12
 NO_VALUE = "-"
 

@@ -156,8 +156,9 @@ class Trainer:
         return self.world.any(asked or self.stop.is_set() or self.step == self.options.stop_at_step)
 
     def _validate(self) -> None:
+        started = time.perf_counter()
         self.last_scores = self.stage.validate()
-        self.metrics.log(self.step, **self.last_scores)
+        self.metrics.log(self.step, **self.last_scores, eval_s=time.perf_counter() - started)
         print0(f"step {self.step}: " + ", ".join(f"{k} {v:.4f}" for k, v in self.last_scores.items()))
         goal = self.stage.objective
         if self.last_scores[goal] < self.best.get(goal, math.inf):

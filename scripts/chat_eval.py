@@ -1,7 +1,7 @@
 """Examine a chat model: `python -m scripts.chat_eval --source sft --run laptop`.
 
-Sits the exams of the embedded world (`exams.json` below `--data-dir`) and writes `evals/exams.json` in the
-stage's folder. `--untrained` examines random weights of the same architecture, as a control.
+Sits the exams of the embedded world (`exams.json` and, where it is, `problems_exam.jsonl` below `--data-dir`)
+and writes `evals/exams.json` in the stage's folder. `--untrained` examines random weights of the same architecture, as a control.
 """
 
 from __future__ import annotations
@@ -20,10 +20,13 @@ def main(argv: list[str]) -> None:
     from nanochat.engine import Engine
     from nanochat.execution import calculate
     from tasks import evaluate
+    from tasks.problems import load_problems
     from tasks.sample_world import commonest_answer_score, load_exams
 
     data = resolve(base_dir(config.base_dir), config.data_dir)
-    exams = load_exams(data / config.exams)
+    exams: dict[str, evaluate.Exam] = {**load_exams(data / config.exams)}
+    if (data / config.problems).is_file():
+        exams["problems"] = load_problems(data, config.problems)[0]
     started = time.monotonic()
     with evaluation.loaded(config, config.source, config.depth) as (world, model, tokenizer, folder):
         if config.untrained:
@@ -39,7 +42,9 @@ def main(argv: list[str]) -> None:
         if config.untrained:
             known = read_json(data / "world.json")
             open_questions = ("world_generative", "world_generative_unseen")
-            facts["commonest_answer"] = {n: commonest_answer_score(known, exams[n]) for n in open_questions}
+            facts["commonest_answer"] = {
+                n: commonest_answer_score(known, [*exams[n]]) for n in open_questions
+            }
         if world.is_main:
             evaluation.record(folder, "untrained" if config.untrained else "exams", facts)
 

@@ -116,7 +116,7 @@ def test_batch_shapes_and_types() -> None:
     (batch,) = take(Numbered([[30, 30]]), 1, rows=3, context=4)
     assert batch.inputs.shape == batch.targets.shape == (3, 4)
     assert batch.inputs.dtype == batch.targets.dtype == torch.int64
-    assert set(batch.stats) == {*COUNTERS, "epoch", "step_targets"}
+    assert set(batch.stats) == {*COUNTERS, "epoch", "step_targets", "step_tokens", "all_tokens"}
     json.dumps(batch.state)
 
 

@@ -30,6 +30,7 @@ from nanochat.config import (
     SampleWorld,
 )
 from nanochat.config_data import TokEval, TokTrain
+from nanochat.config_rl import ChatRL
 from nanochat.launch import sites
 from nanochat.launch.sites import Site
 from nanochat.options import opt
@@ -38,10 +39,10 @@ from nanochat.pipeline import Step
 CLASSES: dict[str, type] = {
     "download_data": DownloadData, "sample_world": SampleWorld, "tok_train": TokTrain,
     "tok_eval": TokEval, "base_train": BaseTrain, "mid_train": MidTrain, "chat_sft": ChatSFT,
-    "base_eval": BaseEval, "chat_eval": ChatEval, "report": Rooted,
+    "chat_rl": ChatRL, "base_eval": BaseEval, "chat_eval": ChatEval, "report": Rooted,
 }  # fmt: skip
 PLACES = ("run", "base_dir", "fresh", "dry_run")  # the launcher's: the same for all stages
-OF_PIPELINE = ("control_items", "world_seed", "embedded_world")
+OF_PIPELINE = ("control_items", "world_seed", "embedded_world", "rl")
 OF_PREFLIGHT = ("stages", "site", "verify", "json", "image")  # which are not the data's, too
 
 
@@ -113,7 +114,9 @@ def read(argv: Sequence[str], more: Sequence[str] = ()) -> Request:
     later, rest = sites.split(more)
     preset, words = _take_preset(words, "speedrun")
     recipe = configurator.parse(Pipeline, ["--preset", preset], prog="launch", about=None)
-    names = {slug(step.name): CLASSES[step.script] for step in pipeline.plan(recipe)}
+    with_rl = any(word.lstrip("-").partition("=")[0] == "rl" for word in words)
+    widest = dataclasses.replace(recipe, rl=recipe.rl or with_rl)
+    names = {slug(step.name): CLASSES[step.script] for step in pipeline.plan(widest)}
     parts = {"launch": Launch, "pipeline": Pipeline, "preflight": Preflight, **names}
     before, after = _route(words, parts), _route(rest, parts)
     routed = {
