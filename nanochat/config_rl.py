@@ -43,6 +43,7 @@ class ChatRL(Training):
 class RLControls(Places):
     """Which runs to compare."""
 
+    recipe: str = opt("laptop", "preset of every run (set by --preset)")
     seeds: int = opt(3, "seeds, from 1", low=1)
     exam: str = opt("problems_exam.jsonl", "file in data_dir: problems that no stage has seen")
     num_samples: int = opt(8, "sampled replies to each problem of the exam", low=1)

@@ -29,7 +29,11 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
         "BaseTrain": {"steps": 560, "warmup_steps": 20, "lr_scale": 4.0},
         "Finetune": {"depth": 4},
         "MidTrain": {"steps": 400, "lr_scale": 3.0},
-        "ChatSFT": {"steps": 110, "lr_scale": 1.0},
+        "ChatSFT": {"steps": 110, "lr_scale": 1.0, "mixture": "sft.jsonl,problems_sft.jsonl"},
+        "ChatRL": {
+            "depth": 4, "steps": 100, "lr_scale": 0.2, "num_samples": 8, "max_tokens": 96,
+            "eval_every_steps": 25,
+        },
     },
     # The smallest model that takes every path of the code; for tests.
     "tiny": {
@@ -51,6 +55,10 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
             "eval_every_steps": 0, "save_every_steps": 0,
         },
         "Finetune": {"depth": 2},
+        "ChatRL": {
+            "depth": 2, "prompts_per_step": 2, "num_samples": 2, "max_tokens": 16, "eval_prompts": 4,
+        },
+        "RLControls": {"recipe": "tiny"},
     },
     # A few hundred steps of a small batch on any text: rates well above the batch law's (experiments/LOG.md).
     "short": {

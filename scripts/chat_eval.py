@@ -1,7 +1,8 @@
 """Examine a chat model: `python -m scripts.chat_eval --source sft --run laptop`.
 
 Sits the exams of the embedded world (`exams.json` and, where it is, `problems_exam.jsonl` below `--data-dir`)
-and writes `evals/exams.json` in the stage's folder. `--untrained` examines random weights of the same architecture, as a control.
+and writes `evals/exams.json` in the stage's folder. `--untrained` examines random weights of the same
+architecture, as a control.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ def main(argv: list[str]) -> None:
     from tasks.sample_world import commonest_answer_score, load_exams
 
     data = resolve(base_dir(config.base_dir), config.data_dir)
-    exams: dict[str, evaluate.Exam] = {**load_exams(data / config.exams)}
+    of_the_world = load_exams(data / config.exams)
+    exams: dict[str, evaluate.Exam] = {**of_the_world}
     if (data / config.problems).is_file():
         exams["problems"] = load_problems(data, config.problems)[0]
     started = time.monotonic()
@@ -43,7 +45,7 @@ def main(argv: list[str]) -> None:
             known = read_json(data / "world.json")
             open_questions = ("world_generative", "world_generative_unseen")
             facts["commonest_answer"] = {
-                n: commonest_answer_score(known, [*exams[n]]) for n in open_questions
+                n: commonest_answer_score(known, of_the_world[n]) for n in open_questions
             }
         if world.is_main:
             evaluation.record(folder, "untrained" if config.untrained else "exams", facts)

@@ -12,9 +12,10 @@ from typing import Any, Literal
 
 import pytest
 
-from nanochat import assets, config, config_data
+from nanochat import assets, config, config_data, config_rl
 from nanochat.common import UsageError
 from nanochat.config import BaseTrain, ChatSFT, MidTrain, Rooted
+from nanochat.config_rl import ChatRL
 from nanochat.configurator import from_dict, parse, parse_traced, to_dict
 from nanochat.options import opt
 from nanochat.presets import PRESETS
@@ -220,7 +221,7 @@ def test_saved_configs_come_back() -> None:
 
 
 @pytest.mark.parametrize("preset", sorted(PRESETS))
-@pytest.mark.parametrize("stage", [BaseTrain, MidTrain, ChatSFT, Rooted])
+@pytest.mark.parametrize("stage", [BaseTrain, MidTrain, ChatSFT, ChatRL, Rooted])
 def test_presets_hold_for_every_stage(preset: str, stage: type) -> None:
     found = parse(stage, ["--preset", preset], prog="stage", about="")
     if isinstance(found, BaseTrain):
@@ -231,7 +232,7 @@ def test_presets_hold_for_every_stage(preset: str, stage: type) -> None:
 
 
 def test_presets_name_only_what_exists() -> None:
-    classes = vars(config) | vars(config_data) | vars(assets)
+    classes = vars(config) | vars(config_data) | vars(config_rl) | vars(assets)
     for parts in PRESETS.values():
         for class_name, values in parts.items():
             from_dict(classes[class_name], values)
