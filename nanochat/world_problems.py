@@ -25,7 +25,7 @@ from typing import Any
 from nanochat.common import UsageError, atomic_path
 from nanochat.world_sums import THINGS, Sum, is_reserved
 
-TRAIN, EXAM, SHOWN = 4_000, 400, 400
+TRAIN, EXAM, SHOWN = 4_000, 400, 1_200
 RESERVED_ONE_IN = 5
 NAMES = ("Anna", "Ben", "Clara", "David", "Emma", "Finn", "Greta", "Hugo")
 

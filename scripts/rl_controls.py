@@ -92,7 +92,7 @@ def main(argv: list[str]) -> None:
     for name, (folder, extra) in runs.items():
         run_script("chat_rl", *shared, "--run", folder, "--source-run", run, *extra)
         rows[name] = examine(config, options, shared, "rl", folder)
-    print0("", *table(rows), sep="\n")
+    print0("\n" + "\n".join(table(rows)))
     write_json(root / "runs" / run / "rl_controls.json", rows)
 
 

@@ -50,7 +50,7 @@ def test_practice_and_exam_share_no_template_and_no_number() -> None:
 @pytest.fixture(scope="module")
 def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("problems")
-    assert write_problems(folder, 1) == dict(zip(FILES, (4_000, 400, 400), strict=True))
+    assert write_problems(folder, 1) == dict(zip(FILES, (4_000, 400, 1_200), strict=True))
     return folder
 
 
