@@ -286,7 +286,9 @@ class ChatEval(Trained):
     """Exams of a chat model."""
 
     exams: str = opt("exams.json", "exam file below data_dir")
-    problems: str = opt("problems_exam.jsonl", "problems with a `result`, below data_dir; sat if it is there")
+    problems_exam: str = opt(
+        "problems_exam.jsonl", "problems with a `result`, below data_dir; sat if it is there"
+    )
     limit: int | None = opt(None, "items of each exam (default: all)", low=1)
     batch: int = opt(64, "prompts of one batch", low=1)
     untrained: bool = opt(False, "control: random weights of the same architecture")

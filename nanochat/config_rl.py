@@ -46,4 +46,5 @@ class RLControls(Places):
     recipe: str = opt("laptop", "preset of every run (set by --preset)")
     seeds: int = opt(3, "seeds, from 1", low=1)
     exam: str = opt("problems_exam.jsonl", "file in data_dir: problems that no stage has seen")
-    num_samples: int = opt(8, "sampled replies to each problem of the exam", low=1)
+    num_samples: int = opt(4, "sampled replies to each problem of the exam", low=1)
+    threads: int = opt(2, "CPU threads of every run", low=1)

@@ -29,10 +29,10 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
         "BaseTrain": {"steps": 560, "warmup_steps": 20, "lr_scale": 4.0},
         "Finetune": {"depth": 4},
         "MidTrain": {"steps": 400, "lr_scale": 3.0},
-        "ChatSFT": {"steps": 138, "lr_scale": 1.0, "mixture": "sft.jsonl,problems_sft.jsonl"},
+        "ChatSFT": {"steps": 125, "lr_scale": 1.0, "mixture": "sft.jsonl,problems_sft.jsonl"},
         "ChatRL": {
-            "depth": 4, "steps": 100, "lr_scale": 0.2, "num_samples": 8, "max_tokens": 96,
-            "eval_every_steps": 25,
+            "depth": 4, "steps": 60, "lr_scale": 0.4, "num_samples": 8, "max_tokens": 96,
+            "eval_prompts": 32, "eval_every_steps": 20, "save_every_steps": 20,
         },
     },
     # The smallest model that takes every path of the code; for tests.

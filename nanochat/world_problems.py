@@ -1,8 +1,9 @@
 """Word problems of two steps for the embedded world: what reinforcement learning practises, and its exam.
 
-What it is: eight kinds of problem, each with templates for training and others for the exam, operands up to
-9,999, and the three files that hold them. No number of an exam problem stands in a training problem, and no
-step of a training problem is a sum of the arithmetic exam. What it is not: the one-step sums of the
+What it is: eight kinds of problem with operands up to 9,999, told in three or four sentences, and the files
+that hold them. A template is a sequence of sentences: an exam problem has one that no training problem has
+(its sentences are known, in other company) and numbers that stand in no training problem. No step of a
+training problem is a sum of the arithmetic exam. What it is not: the one-step sums of the
 conversations (`world_sums`), or a check of replies (`tasks/problems.py`).
 Run: `python -m scripts.sample_world`; one of them: `python -c "import random; from nanochat.world_problems
 import draw_problem; print(draw_problem(random.Random(1)))"`.
@@ -25,97 +26,41 @@ from typing import Any
 from nanochat.common import UsageError, atomic_path
 from nanochat.world_sums import THINGS, Sum, is_reserved
 
-TRAIN, EXAM, SHOWN = 4_000, 400, 1_200
-RESERVED_ONE_IN = 5
+TRAIN, EXAM, SHOWN = 4_000, 400, 600
+RESERVED_ONE_IN, TEMPLATES_ONE_IN = 5, 4
 NAMES = ("Anna", "Ben", "Clara", "David", "Emma", "Finn", "Greta", "Hugo")
 
-# Kind, as first and second operation -> templates. The first step is done with {a} and {b}, the second with
-# its result and {c}; {n} is a name, {t} and {u} are things to count.
-PRACTISED = {
-    "++": (
-        "{n} has {a} {t}, finds {b} more and buys another {c}. How many {t} does {n} have now?",
-        "One box holds {a} {t}, another {b} and a third one {c}. How many {t} are there in all?",
-        "A shop had {a} {t}. Then {b} came in the morning and {c} in the evening. How many {t} are there?",
-        "On Monday {n} got {a} {t}, on Tuesday {b} and on Friday {c}. How many {t} are that in all?",
+# Sentences: what there is at first, by the first operation; what is done with one number more; the question.
+# {n} is a name, {t} things to count, {a} and {b} the operands of the first step, {x} those of one sentence.
+THERE_ARE = (
+    "{n} has {a} {t}.", "There were {a} {t} in a shop.", "A box holds {a} {t}.", "{n} counts {a} {t}.",
+)  # fmt: skip
+OPENINGS = {
+    "+": THERE_ARE,
+    "-": THERE_ARE,
+    "*": (
+        "There are {a} boxes with {b} {t} in each.", "{n} has {a} bags of {b} {t}.",
+        "{n} gets {a} boxes, and each holds {b} {t}.", "In a shop are {a} rows of {b} {t}.",
     ),
-    "+-": (
-        "{n} has {a} {t} and gets {b} more. Then {n} loses {c}. How many {t} are left?",
-        "There are {a} {t} in a box. {n} puts in {b} more and takes out {c}. How many {t} are in it now?",
-        "A shop has {a} {t}. It buys {b} and then sells {c}. How many {t} does it have now?",
-        "{n} found {a} {t} on one day and {b} on the next, and gave away {c}. How many {t} remain?",
-    ),
-    "-+": (
-        "{n} had {a} {t}, lost {b} and then found {c}. How many {t} does {n} have now?",
-        "There were {a} {t} in the box. {n} took out {b} and put in {c}. How many {t} are in the box now?",
-        "A shop had {a} {t}. It sold {b} and then got {c} more. How many {t} does it have now?",
-        "From {a} {t}, {n} gave away {b}, but later got {c} from a friend. How many {t} does {n} have?",
-    ),
-    "--": (
-        "{n} had {a} {t}. In the morning {b} were sold and in the evening {c}. How many {t} are left?",
-        "There were {a} {t} in the box. {n} took out {b}, and a friend {c}. How many {t} remain?",
-        "A shop had {a} {t}. It lost {b} and gave away {c}. How many {t} does it have now?",
-        "{n} gives {b} of {a} {t} to a friend and loses {c}. How many {t} are left?",
-    ),
-    "*+": (
-        "There are {a} boxes with {b} {t} in each, and {c} {t} on the table. How many {t} are there in all?",
-        "{n} buys {a} bags of {b} {t} and finds {c} more. How many {t} does {n} have now?",
-        "A shop has {c} {t} and gets {a} boxes with {b} in each. How many {t} does it have now?",
-        "{n} has {a} rows of {b} {t}, and another {c} in a bag. How many {t} are that in all?",
-    ),
-    "*-": (
-        "There are {a} boxes with {b} {t} in each. {n} takes out {c} of them. How many {t} are left?",
-        "{n} buys {a} bags of {b} {t} and loses {c}. How many {t} does {n} have now?",
-        "A shop gets {a} boxes with {b} {t} in each and sells {c}. How many {t} remain?",
-        "{n} had {a} rows of {b} {t} and gave away {c}. How many {t} are left?",
-    ),
-    "+*": (
-        "A box holds {a} {t} and {b} {u}. How many things are in {c} such boxes?",
-        "{n} gets {a} {t} in the morning and {b} in the evening. How many {t} are that in {c} days?",
-        "{n} puts {a} {t} and then {b} more in each of {c} bags. How many {t} are there in all?",
-        "A shop sells {a} {t} and {b} {u} a day. How many things does it sell in {c} days?",
-    ),
-    "/+": (
-        "{n} shares {a} {t} among {b} people. Then each one finds {c} more. How many {t} does each one have?",
-        "We share {a} {t} among {b} people, and each one had {c} before. How many {t} does each one have?",
-        "A shop puts {a} {t} in {b} equal boxes and then {c} more in each. How many {t} are in each box?",
-        "{a} {t} are shared by {b} people. Then {n} buys another {c}. How many {t} does {n} have now?",
+    "/": (
+        "{b} people share {a} {t}, and {n} is one of them.", "{n} gets one of {b} equal parts of {a} {t}.",
+        "We share {a} {t} among {b} people. {n} takes one part.",
+        "{a} {t} are put in {b} boxes. {n} has one.",
     ),
 }  # fmt: skip
-# What the exam asks instead.
-EXAMINED = {
-    "++": (
-        "{n} counts {a} {t} on the table, {b} on the floor and {c} in a bag. How many {t} are there in all?",
-        "{n} got {a} {t} and then {b} more, and in the evening another {c}. How many {t} does {n} have now?",
+EVENTS = {
+    "+": (
+        "Then {n} finds {x} more.", "{n} buys another {x}.", "In the morning {x} more come in.",
+        "A friend brings {x}.", "{x} are put beside them.",
     ),
-    "+-": (
-        "{n} had {a} {t}, bought {b} and sold {c}. How many {t} does {n} have now?",
-        "On Monday there were {a} {t}. Then {b} more came in and {c} were lost. How many {t} are left?",
+    "-": (
+        "Then {n} loses {x}.", "{n} sells {x} of them.", "In the evening {x} are gone.",
+        "A friend takes {x} away.", "{x} are given to others.",
     ),
-    "-+": (
-        "Of {a} {t} in a bag {b} are gone. Then {n} puts in {c} more. How many {t} are in the bag now?",
-        "{n} sold {b} of {a} {t} and bought another {c} on Friday. How many {t} does {n} have now?",
-    ),
-    "--": (
-        "From {a} {t}, {n} sold {b} on Monday and {c} on Friday. How many {t} remain?",
-        "{n} took {a} {t} to the shop, lost {b} and sold {c}. How many {t} does {n} have now?",
-    ),
-    "*+": (
-        "Each of {a} bags holds {b} {t}, and {n} finds {c} more on the floor. How many {t} are there in all?",
-        "{n} has {c} {t} and buys {a} boxes of {b}. How many {t} does {n} have now?",
-    ),
-    "*-": (
-        "Each of {a} bags holds {b} {t}. Then {c} of them are gone. How many {t} remain?",
-        "{n} found {a} boxes of {b} {t} and gave {c} to a friend. How many {t} are left?",
-    ),
-    "+*": (
-        "Each of {c} bags holds {a} {t} and {b} {u}. How many things are there in all?",
-        "{n} finds {a} {t} a day and buys another {b}. How many {t} are that in {c} days?",
-    ),
-    "/+": (
-        "{n} puts {a} {t} in {b} equal bags, and later {c} more in each. How many {t} are in each bag?",
-        "{b} people share {a} {t}. Then each one gets {c} from a friend. How many {t} does each one have?",
-    ),
+    "*": ("It is the same on {x} days.", "There are {x} such places.", "In all it is {x} times as many."),
 }  # fmt: skip
+ASKS = ("How many {t} are there now?", "How many {t} is that in the end?", "What is the number of {t} now?")
+KINDS = ("++", "+-", "-+", "--", "*+", "*-", "+*", "/+")  # first operation, second
 
 
 @dataclass(frozen=True)
@@ -123,6 +68,7 @@ class Problem:
     """A question in words, the two sums that answer it, and the answer."""
 
     question: str
+    template: str
     steps: tuple[Sum, Sum]
 
     @property
@@ -147,9 +93,14 @@ def is_exam_number(number: int) -> bool:
     return zlib.crc32(f"problem {number}".encode()) % RESERVED_ONE_IN == 0
 
 
+def is_exam_template(template: str) -> bool:
+    """Whether this sequence of sentences is asked in exam problems only: one in four, whatever the seed."""
+    return zlib.crc32(template.encode()) % TEMPLATES_ONE_IN == 0
+
+
 def draw_problem(rng: random.Random, kind: str | None = None, *, exam: bool = False) -> Problem:
     """A problem of a kind (`+-`, ...): differences are never negative, quotients whole, numbers not equal."""
-    kind = kind or rng.choice(list(PRACTISED))
+    kind = kind or rng.choice(KINDS)
     while True:
         a, b, c = _operands(rng, kind)
         first = Sum(a, kind[0], b)
@@ -157,9 +108,18 @@ def draw_problem(rng: random.Random, kind: str | None = None, *, exam: bool = Fa
         fits = all(is_exam_number(number) == exam for number in (a, b, c)) and second.result > 0
         if fits and (exam or not (is_reserved(a, b) or is_reserved(second.a, c))):
             break
-    template = rng.choice((EXAMINED if exam else PRACTISED)[kind])
-    t, u = rng.sample(THINGS, 2)
-    return Problem(template.format(a=a, b=b, c=c, t=t, u=u, n=rng.choice(NAMES)), (first, second))
+    while is_exam_template(template := _draw_template(rng, kind)) != exam:
+        pass
+    question = template.format(a=a, b=b, c=c, t=rng.choice(THINGS), n=rng.choice(NAMES))
+    return Problem(question, template, (first, second))
+
+
+def _draw_template(rng: random.Random, kind: str) -> str:
+    sentences = [rng.choice(OPENINGS[kind[0]])]
+    if kind[0] in "+-":
+        sentences.append(rng.choice(EVENTS[kind[0]]).replace("{x}", "{b}"))
+    sentences.append(rng.choice(EVENTS[kind[1]]).replace("{x}", "{c}"))
+    return " ".join([*sentences, rng.choice(ASKS)])
 
 
 def _operands(rng: random.Random, kind: str) -> tuple[int, int, int]:
@@ -205,9 +165,9 @@ def write_problems(directory: Path, seed: int) -> dict[str, int]:
 def _distinct(seed: int, split: str, count: int) -> list[Problem]:
     """Problems of all kinds equally often, no question twice."""
     rng = random.Random(f"problems {seed} {split}")
-    kinds, found = list(PRACTISED), dict[str, Problem]()
+    found: dict[str, Problem] = {}
     while len(found) < count:
-        problem = draw_problem(rng, kinds[len(found) % len(kinds)], exam=split == "exam")
+        problem = draw_problem(rng, KINDS[len(found) % len(KINDS)], exam=split == "exam")
         found.setdefault(problem.question, problem)
     return list(found.values())
 

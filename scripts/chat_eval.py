@@ -27,8 +27,8 @@ def main(argv: list[str]) -> None:
     data = resolve(base_dir(config.base_dir), config.data_dir)
     of_the_world = load_exams(data / config.exams)
     exams: dict[str, evaluate.Exam] = {**of_the_world}
-    if (data / config.problems).is_file():
-        exams["problems"] = load_problems(data, config.problems)[0]
+    if (data / config.problems_exam).is_file():
+        exams["problems"] = load_problems(data, config.problems_exam)[0]
     started = time.monotonic()
     with evaluation.loaded(config, config.source, config.depth) as (world, model, tokenizer, folder):
         if config.untrained:

@@ -84,7 +84,7 @@ def main(argv: list[str]) -> None:
     if not (root / f"sft_{run}" / "DONE").is_file():
         raise UsageError(f"no finished sft_{run} in {root}; first: bash scripts/local_cpu_train.sh")
     places = ["--base-dir", str(root), "--data-dir", config.data_dir, "--tok-dir", config.tok_dir]
-    shared = ["--preset", config.recipe, *places]
+    shared = ["--preset", config.recipe, *places, "--threads", str(config.threads)]
     options = parse(ChatRL, shared, prog="chat_rl", about=None)
     runs = {f"seed {n}": (f"{run}_rl{n}", ["--seed", str(n)]) for n in range(1, config.seeds + 1)}
     runs["shuffled"] = (f"{run}_rl_shuffled", ["--seed", "1", "--shuffle-rewards"])

@@ -44,6 +44,16 @@ def test_an_option_goes_to_the_stages_that_have_it() -> None:
     assert "# command line" in request.stages[2].toml()
 
 
+def test_rl_is_planned_behind_sft_if_asked_for() -> None:
+    plan = planned("--preset", "tiny", "--site", "lab", "--rl", "--num-samples", "3", "--rl.steps", "4")
+    rl = plan.stage("rl")
+    assert (rl.script, rl.parent, rl.trains) == ("chat_rl", "sft", "rl")
+    assert plan.stage("rl_exams").parent == "rl" and rl.leaves == "rl_r/DONE"
+    config = {asked.slug: asked.config for asked in read(list(plan.words)).stages}["rl"]
+    assert (config.num_samples, config.steps) == (3, 4)
+    assert "rl" not in [stage.name for stage in planned("--preset", "tiny", "--site", "lab").stages]
+
+
 def test_a_run_is_named_after_its_depth() -> None:
     assert read(["--depth", "12"]).run == "d12"
     assert read([]).run == "d20" and read(["--preset", "run1000"]).run == "d32"

@@ -5,6 +5,7 @@ The fast tests walk small real processes; the slow ones the real recipe `tiny`.
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import resource
 import signal
@@ -46,6 +47,14 @@ def test_a_recipe_on_the_embedded_world_examines_every_stage() -> None:
     command = steps[2].command(TINY)
     assert command[1:] == ["-m", "scripts.base_train", "--preset", "tiny", "--run", "tiny"]
     assert {step.script for step in steps} <= {path.stem for path in (toy.ROOT / "scripts").glob("*.py")}
+
+
+def test_rl_comes_behind_sft_if_asked_for() -> None:
+    for recipe, behind in ((TINY, ["rl", "rl exams", "report"]), (Pipeline(), ["rl", "report"])):
+        steps = pipeline.plan(dataclasses.replace(recipe, rl=True, nproc=2))
+        assert [step.name for step in steps][-len(behind) :] == behind
+        rl = next(step for step in steps if step.name == "rl")
+        assert (rl.script, rl.stage, rl.ranks) == ("chat_rl", "rl", 2)
 
 
 def test_training_on_several_ranks_goes_through_torchrun() -> None:
