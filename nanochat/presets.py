@@ -31,8 +31,8 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
         "MidTrain": {"steps": 400, "lr_scale": 3.0},
         "ChatSFT": {"steps": 125, "lr_scale": 1.0, "mixture": "sft.jsonl,problems_sft.jsonl"},
         "ChatRL": {
-            "depth": 4, "steps": 60, "lr_scale": 0.4, "num_samples": 8, "max_tokens": 96,
-            "eval_prompts": 32, "eval_every_steps": 20, "save_every_steps": 20,
+            "depth": 4, "steps": 40, "lr_scale": 0.5, "num_samples": 8, "max_tokens": 96,
+            "eval_prompts": 32, "eval_every_steps": 10, "save_every_steps": 10,
         },
     },
     # The smallest model that takes every path of the code; for tests.

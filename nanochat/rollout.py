@@ -205,6 +205,7 @@ class Rollouts:
         self.model, self.tokenizer, self.task, self.options = model, tokenizer, task, options
         self.world, self.fingerprint, self.start_model = world, fingerprint, start_model
         self.prompts = fitting_prompts(task, indices, tokenizer, model.config.context, options.max_tokens)
+        self.items = list(self.prompts)
 
     def batches(self, state: dict[str, Any] | None) -> Generator[Batch, None, None]:
         """Micro-batches from a saved position on, endless; a step's are made when its first is asked for."""
@@ -229,8 +230,7 @@ class Rollouts:
     def _drawn(self, number: int) -> Prompt:
         """The prompt number `number` of the run: each epoch has them all, in an order of its own."""
         epoch, row = divmod(number, len(self.prompts))
-        order = seeded_rng(self.options.seed, epoch, 0).permutation(len(self.prompts))
-        index = list(self.prompts)[order[row]]
+        index = self.items[seeded_rng(self.options.seed, epoch, 0).permutation(len(self.items))[row]]
         return Prompt(index, self.prompts[index], self.options.seed * SEED_STRIDE + number)
 
     def _step(
@@ -328,17 +328,16 @@ def pass_rates(
     return {k: total / len(prompts) for k, total in zip(ks, totals, strict=True)}
 
 
-def validation(
-    model: GPT, tokenizer: Tokenizer, task: Task, indices: Sequence[int], options: ChatRL, world: World
-) -> dict[str, float]:
-    """Greedy share of right replies, its complement `val_error`, and pass@k of sampled ones."""
-    fitting = fitting_prompts(task, indices, tokenizer, model.config.context, options.max_tokens)
-    chosen = list(fitting.items())[: options.eval_prompts]
-    prompts = [Prompt(index, ids, number) for number, (index, ids) in enumerate(chosen)]
-    writer = writer_of(model, tokenizer, task, options, world)
+def fixed_prompts(
+    task: Task, indices: Sequence[int], tokenizer: Tokenizer, context: int, room: int
+) -> list[Prompt]:
+    """Those problems that fit, with seeds that are the same whenever they are asked."""
+    fitting = fitting_prompts(task, indices, tokenizer, context, room)
+    return [Prompt(index, ids, number) for number, (index, ids) in enumerate(fitting.items())]
+
+
+def held_out_rates(writer: Writer, prompts: Sequence[Prompt], samples: int) -> dict[str, float]:
+    """Shares of right replies: `greedy`, and `pass_K` of sampled ones."""
     greedy = pass_rates(writer, prompts, 1, temperature=0.0)[1]
-    sampled = pass_rates(writer, prompts, options.num_samples)
-    return {
-        "val_error": 1.0 - greedy, "val_greedy": greedy,
-        **{f"val_pass_{k}": rate for k, rate in sampled.items()},
-    }  # fmt: skip
+    sampled = pass_rates(writer, prompts, samples)
+    return {"greedy": greedy, **{f"pass_{k}": rate for k, rate in sampled.items()}}

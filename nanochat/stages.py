@@ -86,9 +86,13 @@ def rl(config: ChatRL, world: World, task: rollout.Task, data_hash: str) -> Stag
     start_model = copy.deepcopy(model).requires_grad_(False) if config.kl else None
     rollouts = rollout.Rollouts(model, tokenizer, task, train, config, world, data_hash, start_model)
     steps = config.steps or int(config.epochs * len(rollouts.prompts) // config.prompts_per_step)
+    room = (model.config.context, config.max_tokens)
+    asked = rollout.fixed_prompts(task, val[: config.eval_prompts], tokenizer, *room)
 
     def validate() -> dict[str, float]:
-        return rollout.validation(model, tokenizer, task, val, config, world)
+        writer = rollout.writer_of(model, tokenizer, task, config, world)
+        rates = rollout.held_out_rates(writer, asked, config.num_samples)
+        return {"val_error": 1 - rates["greedy"], **{f"val_{name}": rate for name, rate in rates.items()}}
 
     print0(f"rl: {steps} steps of {config.prompts_per_step} problems x {config.num_samples} replies")
     # The moments of SFT are not loaded: gradients of another size and kind left them.

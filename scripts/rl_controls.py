@@ -19,8 +19,6 @@ from nanochat.common import UsageError, base_dir, print0, read_json, resolve, ru
 from nanochat.config_rl import ChatRL, RLControls
 from nanochat.configurator import parse
 
-HELD_OUT = ("greedy", "sampled", "pass")  # columns that problems_exam.jsonl gives; the rest is chat_eval's
-
 
 def run_script(name: str, *args: str) -> None:
     print0(f"\n> {name} {' '.join(args)}")
@@ -34,7 +32,7 @@ def minutes(folder: Path) -> float:
 
 
 def held_out(config: RLControls, options: ChatRL, stage: str, run: str) -> dict[str, float]:
-    """Shares of the unseen problems: greedy, pass@1 and pass@k of sampled replies."""
+    """Shares of the unseen problems that are solved: greedily, and pass@k of sampled replies."""
     import dataclasses
 
     from nanochat import evaluation, rollout
@@ -44,12 +42,9 @@ def held_out(config: RLControls, options: ChatRL, stage: str, run: str) -> dict[
     task, _ = load_problems(resolve(base_dir(config.base_dir), config.data_dir), config.exam)
     with evaluation.loaded(where, stage, options.depth) as (world, model, tokenizer, _):
         room = (model.config.context, options.max_tokens)
-        prompts = rollout.fitting_prompts(task, range(len(task)), tokenizer, *room)
-        asked = [rollout.Prompt(i, ids, i) for i, ids in prompts.items()]
+        asked = rollout.fixed_prompts(task, range(len(task)), tokenizer, *room)
         writer = rollout.writer_of(model, tokenizer, task, options, world)
-        greedy = rollout.pass_rates(writer, asked, 1, temperature=0.0)[1]
-        sampled = rollout.pass_rates(writer, asked, config.num_samples)
-    return dict(zip(HELD_OUT, (greedy, sampled[1], sampled[max(sampled)]), strict=True))
+        return rollout.held_out_rates(writer, asked, config.num_samples)
 
 
 def examine(config: RLControls, options: ChatRL, shared: list[str], stage: str, run: str) -> dict[str, Any]:

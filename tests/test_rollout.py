@@ -19,7 +19,7 @@ from nanochat.dataloader import Batch
 from nanochat.distributed import World
 from nanochat.engine import Completion
 from nanochat.gpt import GPT
-from nanochat.rollout import Group, Prompt, RewardError, Rollouts, pass_at_k
+from nanochat.rollout import Group, RewardError, Rollouts, pass_at_k
 from nanochat.tokenizer import Tokenizer, split_pattern
 from tasks.problems import Problems, last_number
 
@@ -306,11 +306,13 @@ def test_pass_at_k_counts_the_subsets(samples: int, right: int) -> None:
         pass_at_k(samples, right, 0)
 
 
-def test_validation_gives_greedy_and_sampled_rates(model: GPT, tokenizer: Tokenizer) -> None:
-    found = rollout.validation(model, tokenizer, Toy(lambda reply: 1.0), range(5), OPTIONS, ALONE)
-    assert found == {"val_error": 0.0, "val_greedy": 1.0} | {f"val_pass_{k}": 1.0 for k in (1, 2, 4)}
+def test_held_out_rates_are_greedy_and_sampled(model: GPT, tokenizer: Tokenizer) -> None:
+    prompts = rollout.fixed_prompts(Toy(parity), range(5), tokenizer, 64, 12)
+    writer = rollout.writer_of(model, tokenizer, Toy(lambda reply: 1.0), OPTIONS, ALONE)
+    assert rollout.held_out_rates(writer, prompts, 4) == dict.fromkeys(
+        ("greedy", "pass_1", "pass_2", "pass_4"), 1.0
+    )
     writer = rollout.writer_of(model, tokenizer, Toy(parity), OPTIONS, ALONE)
-    prompts = [Prompt(i, ids, i) for i, ids in rollouts(model, tokenizer).prompts.items()]
     rates = rollout.pass_rates(writer, prompts, 4)
     assert 0 < rates[1] < rates[2] < rates[4] <= 1
     rewards = [r for g in writer.groups(prompts, 4) for r in g.rewards]
