@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nanochat.execution import MAX_MAGNITUDE, calculate
+from nanochat.calculator import MAX_MAGNITUDE, calculate
 
 
 @pytest.mark.parametrize(
