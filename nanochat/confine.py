@@ -4,6 +4,7 @@ What it is: a script that `execution.py` starts as `python -I -S` in a process a
 ctypes. In this order: namespaces, resource limits, capabilities, Landlock, seccomp; what the kernel refuses
 is left out and not named in the report. What it is not: a module to import, or a judge of what is enough:
 it only refuses to run the program where a guard that it was told to insist on is missing.
+Its imports are few on purpose: each call pays for them (typing, enum and json cost more than the guards).
 Sources: landlock(7), seccomp(2), unshare(2), capset(2). Run: through `execution.run_python`.
 """
 
@@ -12,12 +13,10 @@ from __future__ import annotations
 import ctypes
 import os
 import resource
-import signal
 import struct
 import sys
 from importlib.machinery import SourceFileLoader
-from types import ModuleType, TracebackType
-from typing import NamedTuple, NoReturn
+from types import ModuleType
 
 PROGRAM = "program.py"
 FILE_BYTES = 8 << 20  # the largest file
@@ -26,27 +25,32 @@ TASKS = 64  # processes and threads together
 
 _NAMESPACES = 0x10000000 | 0x20000000 | 0x40000000 | 0x08000000 | 0x04000000  # user, pid, net, ipc, uts
 _SET_PDEATHSIG, _SET_SECCOMP, _SET_NO_NEW_PRIVS, _FILTER = 1, 22, 38, 2
+_SIGKILL = 9
 _CAPABILITY_VERSION = 0x20080522
 _CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446  # the same numbers on every machine
 _READ_FILE, _READ_DIR, _WRITE_FILE, _REMOVE_FILE, _MAKE_FILE, _TRUNCATE = 4, 8, 2, 32, 256, 1 << 14
 _PATH_BENEATH = 1
 
 
-class Order(NamedTuple):
-    """What the parent sends on standard input, every field as text, separated by NUL."""
+FIELDS = (
+    "required",  # guards without which the program must not run, comma separated
+    "seconds",
+    "memory_bytes",
+    "token",  # before the outcome: leaving early cannot look like coming to the end
+    "confine",  # "1", or "" for limits only
+    "filter",  # hexadecimal BPF; "" where there is none for this machine
+    "filter_read_only",  # the one to use where Landlock is missing
+    "readable",  # paths, one a line
+)
 
-    required: str  # guards without which the program must not run, comma separated
-    seconds: str
-    memory_bytes: str
-    token: str  # stands before the outcome, so that a program that merely leaves cannot look like one that ended
-    confine: str  # "1", or "" for limits only
-    filter: str  # hexadecimal BPF; "" where there is none for this machine
-    filter_read_only: str  # the one to use where Landlock is missing
-    readable: str  # paths, one a line
 
-    @classmethod
-    def parse(cls, data: bytes) -> Order:
-        return cls(*data.decode("utf-8", "surrogateescape").split("\0"))
+def pack(order: dict[str, str]) -> bytes:
+    """What the parent sends on standard input: the values of FIELDS, separated by NUL."""
+    return "\0".join(order[name] for name in FIELDS).encode("utf-8", "surrogateescape")
+
+
+def unpack(data: bytes) -> dict[str, str]:
+    return dict(zip(FIELDS, data.decode("utf-8", "surrogateescape").split("\0"), strict=True))
 
 
 class _Refused(Exception):
@@ -76,23 +80,30 @@ class _Kernel:
 def enter_namespaces(kernel: _Kernel) -> bool:
     """Go on in a child that sees no other process and has no network; False where that is not permitted.
 
-    The caller's process becomes a waiter. Between it and the program stands the first process of the new
-    namespace: when that one is killed, the kernel kills everything the program started.
+    Two processes stay behind as waiters: the caller's, and the first one of the new namespace. When that one
+    is killed, the kernel kills everything that the program started.
     """
     try:
         kernel.call("unshare", _NAMESPACES)
     except _Refused:
         return False
-    for _ in range(2):
-        child = os.fork()
-        if child:
-            _wait_and_leave(child)
-        kernel.call("prctl", _SET_PDEATHSIG, signal.SIGKILL)
+    if init := os.fork():
+        _wait_and_leave(init, stoppable=True)
+    kernel.call("prctl", _SET_PDEATHSIG, _SIGKILL)
+    if child := os.fork():
+        _wait_and_leave(child, stoppable=False)
     return True
 
 
-def _wait_and_leave(child: int) -> NoReturn:
-    """Wait for `child` (and any orphan) and leave with its exit code, or 128 and the signal's number."""
+def _wait_and_leave(child: int, stoppable: bool) -> None:
+    """Wait for `child` (and any orphan) and leave with its exit code, or 128 and the signal's number.
+
+    `stoppable`: SIGTERM kills the child, which is then reaped here and leaves no zombie to anybody.
+    """
+    if stoppable:
+        import signal
+
+        signal.signal(signal.SIGTERM, lambda *_: os.kill(child, _SIGKILL))
     pid, status = os.wait()
     while pid != child:
         pid, status = os.wait()
@@ -116,12 +127,13 @@ def limit_resources(seconds: float, memory_bytes: int, has_own_count: bool) -> N
             continue
 
 
-def drop_capabilities(kernel: _Kernel) -> None:
+def drop_capabilities(kernel: _Kernel) -> bool:
     """Root keeps its name and loses its power."""
     try:
         kernel.call("capset", struct.pack("<Ii", _CAPABILITY_VERSION, 0), bytes(24))
     except _Refused:
-        pass
+        return False
+    return True
 
 
 def landlock(kernel: _Kernel, folder: str, readable: list[str]) -> int:
@@ -161,24 +173,25 @@ def filter_calls(kernel: _Kernel, code: bytes) -> None:
     kernel.call("prctl", _SET_SECCOMP, _FILTER, filter_)
 
 
-def confine(order: Order, kernel: _Kernel, folder: str) -> list[str]:
+def confine(order: dict[str, str], kernel: _Kernel, folder: str) -> list[str]:
     """Put every guard up that this kernel has; their names. From here on there is no way back."""
     guards = ["limits"]
-    confined = bool(order.confine) and sys.platform.startswith("linux")
+    confined = bool(order["confine"]) and sys.platform.startswith("linux")
     if confined:
-        kernel.call("prctl", _SET_PDEATHSIG, signal.SIGKILL)  # the parent's end is ours
+        kernel.call("prctl", _SET_PDEATHSIG, _SIGKILL)  # the parent's end is ours
         if enter_namespaces(kernel):
             guards.append("namespaces")
     counted_apart = "namespaces" in guards and _kernel_release() >= (5, 14)
-    limit_resources(float(order.seconds), int(order.memory_bytes), counted_apart)
+    limit_resources(float(order["seconds"]), int(order["memory_bytes"]), counted_apart)
     if confined:
         kernel.call("prctl", _SET_NO_NEW_PRIVS, 1, 0, 0, 0)
         drop_capabilities(kernel)
         try:
-            guards.append(f"landlock {landlock(kernel, folder, order.readable.splitlines())}")
-            code = order.filter
+            version = landlock(kernel, folder, order["readable"].splitlines())
+            guards.append(f"landlock {version}")
+            code = order["filter"]
         except _Refused:
-            code = order.filter_read_only
+            code = order["filter_read_only"]
         try:
             filter_calls(kernel, bytes.fromhex(code))
             guards.append("seccomp")
@@ -194,46 +207,46 @@ def _kernel_release() -> tuple[int, ...]:
 # ----------------------------------------------------------------------------- the program
 
 
-def run(path: str) -> tuple[str, object]:
-    """Run the program as `__main__`; its outcome (ok, exit, memory, error) and what to leave with."""
+def run(path: str) -> tuple[str, BaseException | None]:
+    """Run the program as `__main__`; its outcome (ok, exit, memory, error) and what it raised."""
     main = ModuleType("__main__")
     main.__file__ = path
     sys.modules["__main__"], sys.argv = main, [path]
     try:
         SourceFileLoader("__main__", path).exec_module(main)
     except SystemExit as error:
-        return "exit", error.code
+        return "exit", error
     except MemoryError as error:
-        return "memory", _show(error, path)
+        return "memory", error
     except BaseException as error:
-        return "error", _show(error, path)
-    return "ok", 0
+        return "error", error
+    return "ok", None
 
 
-def _show(error: BaseException, path: str) -> int:
-    """Print the traceback from the program's own first line on."""
-    trace: TracebackType | None = error.__traceback__
-    while trace is not None and trace.tb_frame.f_code.co_filename != path:
-        trace = trace.tb_next
-    try:
+def leave(error: BaseException | None, path: str) -> None:
+    """End as an interpreter does: an exception is shown, from the program's own first line on."""
+    if isinstance(error, SystemExit):
+        sys.exit(error.code)
+    if error is not None:
+        trace = error.__traceback__
+        while trace is not None and trace.tb_frame.f_code.co_filename != path:
+            trace = trace.tb_next
         sys.excepthook(type(error), error.with_traceback(trace), trace)
-    except MemoryError:
-        pass
-    return 1
+        sys.exit(1)
 
 
 def main() -> None:
     report, write, path = int(sys.argv[1]), os.write, os.path.abspath(PROGRAM)
-    order = Order.parse(sys.stdin.buffer.read())
+    order = unpack(sys.stdin.buffer.read())
     guards = confine(order, _Kernel(), os.getcwd())
-    missing = [name for name in order.required.split(",") if not any(g.startswith(name) for g in guards)]
+    missing = [name for name in order["required"].split(",") if not any(g.startswith(name) for g in guards)]
     if missing:
         write(report, f"missing {', '.join(missing)}\n".encode())
         return
     write(report, f"ready {','.join(guards)}\n".encode())
-    outcome, code = run(path)
-    write(report, f"{order.token} {outcome}\n".encode())
-    sys.exit(code)
+    outcome, error = run(path)
+    write(report, f"{order['token']} {outcome}\n".encode())
+    leave(error, path)
 
 
 if __name__ == "__main__":

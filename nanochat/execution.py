@@ -39,6 +39,7 @@ OUTPUT_BYTES: Final = 128 << 10  # of stdout and of stderr each
 FOLDER_BYTES: Final = 64 << 20
 FOLDER_FILES: Final = 1000
 START_SECONDS: Final = 60.0  # for the interpreter and the guards, on a loaded machine; not the program's time
+KILL_SECONDS: Final = 2.0  # before everything is killed at once
 MEMORY_MIB: Final = 64  # less, and the interpreter itself does not fit
 _TICK: Final = 0.05
 _CHUNK: Final = 1 << 16
@@ -108,7 +109,7 @@ def _readable() -> list[str]:
 
 
 def _environment(folder: str) -> dict[str, str]:
-    """Nothing of ours but where shared libraries are: the interpreter of a module system needs it to start."""
+    """Nothing of ours but where shared libraries are: some interpreters need that to start."""
     scrubbed = {"HOME": folder, "TMPDIR": folder, "LANG": "C.UTF-8", "MALLOC_ARENA_MAX": "1"}
     if libraries := os.environ.get("LD_LIBRARY_PATH"):
         scrubbed["LD_LIBRARY_PATH"] = libraries
@@ -140,25 +141,36 @@ class _Run:
         }  # fmt: skip
         self.read = {name: bytearray() for name in self.pipes}
         self.started: float | None = None
+        self.code = 0
 
     def _send(self, memory_mib: int) -> None:
         usual, read_only = _filters()
-        order = confine.Order(
-            required=",".join(STRICT) if self.asked == "strict" else "", seconds=str(self.seconds),
-            memory_bytes=str(memory_mib << 20), token=self.token, confine="" if self.asked == "off" else "1",
-            filter=usual, filter_read_only=read_only, readable="\n".join(_readable()),
-        )  # fmt: skip
+        order = {
+            "required": ",".join(STRICT) if self.asked == "strict" else "",
+            "seconds": str(self.seconds),
+            "memory_bytes": str(memory_mib << 20),
+            "token": self.token,
+            "confine": "" if self.asked == "off" else "1",
+            "filter": usual,
+            "filter_read_only": read_only,
+            "readable": "\n".join(_readable()),
+        }
         assert self.process.stdin is not None
         with contextlib.suppress(BrokenPipeError), self.process.stdin as pipe:  # it has died: see its report
-            pipe.write("\0".join(order).encode("utf-8", "surrogateescape"))
+            pipe.write(confine.pack(order))
 
     def __enter__(self) -> _Run:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: object, trace: TracebackType | None) -> None:
         """Kill the whole group, whatever happened; only then may its folder go."""
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self.process.pid, signal.SIGKILL)
+        if b"namespaces" in self.read["report"].partition(b"\n")[0] and self._exit_code() is None:
+            self.process.terminate()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.process.wait(KILL_SECONDS)  # the waiter reaps what it kills
+        if self.process.returncode is None:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
         for pipe in (self.process.stdout, self.process.stderr):
             assert pipe is not None
@@ -185,19 +197,20 @@ class _Run:
 
     def _watch(self, selector: selectors.BaseSelector, begun: float) -> Status | None:
         while True:
-            gone = self._is_gone()  # asked before reading, so that nothing is left in a pipe
+            code = self._exit_code()  # asked before reading, so that nothing is left in a pipe
             limit = begun + START_SECONDS if self.started is None else self.started + self.seconds
             wait = min(_TICK if selector.get_map() else 0.001, limit - time.monotonic())
-            if wait <= 0:
+            if code is None and wait <= 0:
                 return "timeout"
-            for key, _ in selector.select(0 if gone else wait):
+            for key, _ in selector.select(wait if code is None else 0):
                 if not self._take(key.data):
                     selector.unregister(key.fd)
             if self.started is None and b"\n" in self.read["report"]:
                 self.started = time.monotonic()
             if any(len(data) > OUTPUT_BYTES for data in self.read.values()) or self._fills_the_disk():
                 return "output"
-            if gone:
+            if code is not None:
+                self.code = code
                 return None
 
     def _take(self, name: str) -> bool:
@@ -211,9 +224,17 @@ class _Run:
                 data += chunk
         return True
 
-    def _is_gone(self) -> bool:
-        """Whether the child has ended. It stays a zombie until its group is killed: the number stays ours."""
-        return os.waitid(os.P_PID, self.process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+    def _exit_code(self) -> int | None:
+        """The child's exit code, negative for a signal, or None while it runs.
+
+        It stays a zombie until its group is killed: so long, the group's number belongs to nobody else.
+        """
+        if not hasattr(os, "waitid"):  # macOS
+            return self.process.poll()
+        ended = os.waitid(os.P_PID, self.process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        if ended is None:
+            return None
+        return ended.si_status if ended.si_code == os.CLD_EXITED else -ended.si_status
 
     def _fills_the_disk(self) -> bool:
         used = files = 0
@@ -239,8 +260,7 @@ class _Run:
 
     def _outcome(self, said: list[str]) -> Status:
         """What the child said last, if its exit code agrees; else what its exit code says."""
-        self.process.wait()
-        code = self.process.returncode
+        code = self.code
         token, _, outcome = (said[-1] if said else "").partition(" ")
         for status in get_args(Status):
             if token == self.token and outcome == status and (code == 0 or status != "ok"):

@@ -31,9 +31,10 @@ READ: Final[dict[str, tuple[int, int | None]]] = {
     # time and waiting
     "clock_gettime": (228, 113), "clock_getres": (229, 114), "clock_nanosleep": (230, 115),
     "nanosleep": (35, 101), "gettimeofday": (96, 169), "time": (201, None), "times": (100, 153),
-    "getitimer": (36, 102), "setitimer": (38, 103), "alarm": (37, None), "poll": (7, None), "ppoll": (271, 73),
-    "select": (23, None), "pselect6": (270, 72), "epoll_create": (213, None), "epoll_create1": (291, 20),
-    "epoll_ctl": (233, 21), "epoll_wait": (232, None), "epoll_pwait": (281, 22), "eventfd2": (290, 19),
+    "getitimer": (36, 102), "setitimer": (38, 103), "alarm": (37, None), "poll": (7, None),
+    "ppoll": (271, 73), "select": (23, None), "pselect6": (270, 72), "epoll_create": (213, None),
+    "epoll_create1": (291, 20), "epoll_ctl": (233, 21), "epoll_wait": (232, None), "epoll_pwait": (281, 22),
+    "eventfd2": (290, 19),
     # the program's own signals and threads
     "rt_sigaction": (13, 134), "rt_sigprocmask": (14, 135), "rt_sigreturn": (15, 139),
     "rt_sigpending": (127, 136), "rt_sigtimedwait": (128, 137), "rt_sigsuspend": (130, 133),
@@ -59,28 +60,31 @@ WRITE: Final[dict[str, tuple[int, int | None]]] = {
 CLONE3: Final = 435  # its flags are behind a pointer, out of a filter's sight: ENOSYS, so that clone is used
 NEWEST: Final = 450  # above it a call fails as on an older kernel (ENOSYS), and libraries have a fallback
 
-# Conditions on arguments (index, mask, allowed values of the low word under the mask), all of which must hold.
-# One number serves both machines.
+# Conditions on arguments, all of which must hold: index, mask, allowed values of the low word under the mask.
+# The values are those of both machines.
 _NEW_THREAD = 0x10900  # CLONE_THREAD | CLONE_SIGHAND | CLONE_VM
 _NEW_NAMESPACE = 0x7E020000
 _O_CREAT, _O_TRUNC = 0o100, 0o1000
 CONDITIONS: Final[dict[str, tuple[tuple[int, int, tuple[int, ...]], ...]]] = {
     "clone": ((0, _NEW_THREAD | _NEW_NAMESPACE, (_NEW_THREAD,)),),
     "fcntl": ((1, 0xFFFFFFFF, (0, 1, 2, 3, 4, 5, 6, 7, 1030)),),  # no F_SETOWN: it sends signals to others
-    "ioctl": ((1, 0xFFFFFFFF, (0x5401, 0x541B, 0x5421, 0x5450, 0x5451)),),  # TCGETS FIONREAD FIONBIO FIO(N)CLEX
+    "ioctl": ((1, 0xFFFFFFFF, (0x5401, 0x541B, 0x5421, 0x5450, 0x5451)),),  # TCGETS, FIO...
     "prctl": ((0, 0xFFFFFFFF, (15, 16)),),  # the thread's name
     "prlimit64": ((0, 0xFFFFFFFF, (0,)),),  # its own limits, not its parent's
-    "socketpair": ((0, 0xFFFFFFFF, (1,)), (1, 0xFF, (1,))),  # AF_UNIX, SOCK_STREAM: it cannot be sent elsewhere
+    "socketpair": (
+        (0, 0xFFFFFFFF, (1,)),
+        (1, 0xFF, (1,)),
+    ),  # AF_UNIX, SOCK_STREAM: a datagram could be addressed
 }
 # Reading that truncates is refused: Landlock knows of truncation only since its third version.
 _OPEN_WRITE = (_O_TRUNC | 3, (0, 1, 2, _O_TRUNC | 1, _O_TRUNC | 2))
 _OPEN_READ = (_O_CREAT | _O_TRUNC | 3, (0,))
 
-ARCHITECTURES: Final = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}  # AUDIT_ARCH_*, checked before the number
+ARCHITECTURES: Final = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}  # AUDIT_ARCH_*
 ALLOW: Final = 0x7FFF0000
 KILL: Final = 0x80000000
 _LOAD, _AND, _RETURN, _EQUAL, _GREATER = 0x20, 0x54, 0x06, 0x15, 0x25
-_NUMBER, _ARCHITECTURE, _ARGUMENTS = 0, 4, 16  # offsets in struct seccomp_data; both machines are little-endian
+_NUMBER, _ARCHITECTURE, _ARGUMENTS = 0, 4, 16  # in seccomp_data, little-endian
 
 
 def fails(error: int) -> int:
