@@ -137,7 +137,7 @@ def test_strict_refuses_by_name_where_a_guard_is_missing(strict: None, missing: 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("missing", "level", "attacks"),
+    ("missing", "asked", "attacks"),
     [
         ("namespaces", "strict", ""),
         ("landlock", "best-effort", WITHOUT_LANDLOCK),
@@ -145,9 +145,9 @@ def test_strict_refuses_by_name_where_a_guard_is_missing(strict: None, missing: 
         ("seccomp", "best-effort", WITHOUT_SECCOMP),
     ],
 )
-def test_what_is_left_contains_what_it_promises(strict: None, missing: str, level: str, attacks: str) -> None:
+def test_what_is_left_contains_what_it_promises(strict: None, missing: str, asked: str, attacks: str) -> None:
     names = attacks.split(",") if attacks else []
-    report = on_older_kernel(missing, ROOT / "tests" / "attacks.py", "--level", level, *names)
+    report = on_older_kernel(missing, ROOT / "tests" / "attacks.py", "--level", asked, *names)
     facts = json.loads(report.stdout)
     assert facts["wrong"] == [] and len(facts["statuses"]) == (len(names) or len(facts["statuses"]))
     assert not [guard for guard in facts["guards"] if guard.split()[0] in missing]
