@@ -253,8 +253,8 @@ class _Run:
         if report and report[0].startswith("missing "):
             raise SandboxUnavailable(
                 f"no strict sandbox here: this kernel ({platform.machine()}, {platform.release()}), or the "
-                f"container around us, gives no {report[0].removeprefix('missing ')}; use Linux from 5.13 with "
-                "Landlock switched on, or choose best-effort and read docs/explanation/sandbox.md"
+                f"container around it, gives no {report[0].removeprefix('missing ')}; use Linux from 5.13 "
+                "with Landlock switched on, or choose best-effort and read docs/explanation/sandbox.md"
             )
         raise SandboxError(f"the sandbox did not start: {self._text('err')[-1000:].strip() or 'no report'}")
 

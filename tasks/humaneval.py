@@ -87,7 +87,7 @@ def to_item(row: dict[str, Any]) -> Item:
 class HumanEval(Sequence[Item]):
     """The items below `root`, and whether a reply passes. A sandbox that is not there is found out at once.
 
-    `level` is asked of the sandbox, `achieved` is what it gave: it belongs into every result.
+    `level` is asked of the sandbox; what it gave is in `facts`, which belong into every result.
     """
 
     name = "humaneval"
@@ -98,7 +98,7 @@ class HumanEval(Sequence[Item]):
         self, root: Path, split: str = "test", *, level: Level = "strict", seconds: float = 5.0
     ) -> None:
         self.level, self.seconds = level, seconds
-        self.achieved = run_python("", level=level).level
+        self.trial = run_python("", level=level)
         self.items = [_item(where, row) for where, row in _rows(root / FOLDER, split)]
 
     def __len__(self) -> int:
@@ -106,6 +106,10 @@ class HumanEval(Sequence[Item]):
 
     def __getitem__(self, index: int) -> Item:  # type: ignore[override]
         return self.items[index]
+
+    def facts(self) -> dict[str, Any]:
+        """What a result has to say beside the score: the sandbox's achieved level and its guards."""
+        return {"sandbox": self.trial.level, "guards": list(self.trial.guards)}
 
     def check(self, item: Item, reply: str) -> bool:
         """Whether the reply's function passes the task's test; an empty reply never does."""

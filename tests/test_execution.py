@@ -102,6 +102,38 @@ def test_strict_denies_processes_network_other_files(strict: None, monkeypatch: 
     assert result.level == "strict"
 
 
+ORDINARY = """
+import asyncio, dataclasses, datetime, doctest, glob, gzip, hashlib, inspect, io, json, logging, os, pathlib
+import random, re, shutil, signal, statistics, sys, tempfile, time, typing, unittest, uuid, warnings, zlib
+@dataclasses.dataclass
+class Point:
+    x: "int"
+assert typing.get_type_hints(Point) == {"x": int} and inspect.getsource(Point).startswith("@dataclasses")
+assert hashlib.sha256(b"x").hexdigest() == hashlib.new("sha256", b"x").hexdigest()
+pathlib.Path("a.txt").write_text("é"); shutil.copyfile("a.txt", "b.txt"); os.replace("b.txt", "c.txt")
+assert sorted(glob.glob("*.txt")) == ["a.txt", "c.txt"] and open("c.txt").read() == "é"
+with tempfile.NamedTemporaryFile() as file: file.write(b"x")
+with gzip.open("d.gz", "wt") as file: file.write("x")
+class Case(unittest.TestCase):
+    def test(self): self.assertEqual(1, 1)
+cases = unittest.defaultTestLoader.loadTestsFromTestCase(Case)
+assert unittest.TextTestRunner(stream=io.StringIO()).run(cases).wasSuccessful()
+assert doctest.testmod(sys.modules["__main__"]).failed == 0 and sys.stdin.read() == ""
+heard = []
+signal.signal(signal.SIGALRM, lambda *_: heard.append(1)); signal.setitimer(signal.ITIMER_REAL, 0.01)
+time.sleep(0.05)
+logging.warning("seen"); warnings.warn("seen")
+assert heard and os.cpu_count() and uuid.uuid4() and datetime.datetime.now() and random.Random(1).random()
+asyncio.run(asyncio.sleep(0.01))
+"""
+
+
+@pytest.mark.slow
+def test_ordinary_programs_work(strict: None) -> None:
+    result = run_python(ORDINARY, seconds=30)
+    assert result.ok and result.stderr.count("seen") >= 2, result.stderr
+
+
 def test_off_sets_limits_only() -> None:
     result = run_python("import os\nos.listdir('/')", level="off")
     assert result.ok and result.level == "off" and result.guards == ("limits",)
