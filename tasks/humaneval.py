@@ -133,7 +133,7 @@ def _rows(folder: Path, split: str) -> list[tuple[str, dict[str, Any]]]:
     found = []
     for path in paths:
         try:
-            rows = pq.read_table(path, columns=list(COLUMNS)).to_pylist()
+            rows = pq.ParquetFile(path).read(list(COLUMNS)).to_pylist()
         except (pa.ArrowInvalid, OSError) as error:
             raise UsageError(f"{path} cannot be read as HumanEval ({error}); fetch it again") from error
         missing = [name for name in COLUMNS if rows and name not in rows[0]]

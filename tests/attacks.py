@@ -25,8 +25,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from nanochat.execution import Execution, run_python
 
-SECONDS = 1.0
-GRACE_SECONDS = 5.0  # for the start, the kill and the clean-up of one call on a loaded machine
+SECONDS = 1.0  # for what should run into it, else
+PATIENCE_SECONDS = 20.0  # on a loaded machine
 RSS_MIB = 50
 
 # Before every attack. What is attempted must fail; `libc` calls give -1 where they fail.
@@ -236,7 +236,7 @@ def judge(result: Execution, wall: float, asked: str, level: str) -> list[str]:
     wrong = [line for line in result.stdout.splitlines() if line.startswith("ESCAPED")]
     if result.status not in asked.split():
         wrong.append(f"status {result.status}, not {asked}: {result.stderr[-300:]}")
-    if wall > SECONDS + GRACE_SECONDS:
+    if wall > 2 * PATIENCE_SECONDS:
         wrong.append(f"took {wall:.1f} s")
     if result.level != level:
         wrong.append(f"level {result.level}, not {level}")
@@ -273,7 +273,8 @@ def harness(names: list[str], level: str, folder: Path) -> dict[str, Any]:
         for name in names or ATTACKS:
             asked, program = ATTACKS[name]
             started = time.monotonic()
-            result = run_python(PREAMBLE + setting + program, seconds=SECONDS, memory_mib=256, level=level)
+            seconds = SECONDS if "timeout" in asked else PATIENCE_SECONDS
+            result = run_python(PREAMBLE + setting + program, seconds=seconds, memory_mib=256, level=level)
             faults = judge(result, time.monotonic() - started, asked, level)
             faults += sandboxed_processes() + outside(home, mark)
             with contextlib.suppress(BlockingIOError):
