@@ -42,6 +42,7 @@ START_SECONDS: Final = 60.0  # for the interpreter and the guards, on a loaded m
 KILL_SECONDS: Final = 2.0  # before everything is killed at once
 MEMORY_MIB: Final = 64  # less, and the interpreter itself does not fit
 _TICK: Final = 0.05
+_STEP: Final = 0.5  # a longer step between two looks was no running time: a suspended job, a laptop asleep
 _CHUNK: Final = 1 << 16
 
 
@@ -140,7 +141,8 @@ class _Run:
             "out": self.process.stdout.fileno(), "err": self.process.stderr.fileno(), "report": self.report
         }  # fmt: skip
         self.read = {name: bytearray() for name in self.pipes}
-        self.started: float | None = None
+        self.is_ready = False
+        self.spent = 0.0  # seconds since the start, then since the program's first line
         self.code = 0
 
     def _send(self, memory_mib: int) -> None:
@@ -179,34 +181,36 @@ class _Run:
 
     def finish(self) -> Execution:
         """Read until the child is gone, or has had its time or its output; then say what became of it."""
-        begun = time.monotonic()
         with selectors.DefaultSelector() as selector:
             for name, fd in self.pipes.items():
                 os.set_blocking(fd, False)
                 selector.register(fd, selectors.EVENT_READ, name)
-            stopped = self._watch(selector, begun)
-        ended = time.monotonic()
+            stopped = self._watch(selector)
         report = self.read["report"].decode("utf-8", "replace").splitlines()
         self._require_ready(report)
         guards = tuple(report[0].removeprefix("ready ").split(","))
         status = stopped or self._outcome(report[1:])
         return Execution(
             ok=status == "ok", status=status, stdout=self._text("out"), stderr=self._text("err"),
-            level=self._achieved(guards), guards=guards, seconds=ended - (self.started or begun),
+            level=self._achieved(guards), guards=guards, seconds=self.spent,
         )  # fmt: skip
 
-    def _watch(self, selector: selectors.BaseSelector, begun: float) -> Status | None:
+    def _watch(self, selector: selectors.BaseSelector) -> Status | None:
+        last = time.monotonic()
         while True:
+            now = time.monotonic()
+            self.spent += min(now - last, _STEP)  # while we were suspended, so was the program
+            last = now
             code = self._exit_code()  # asked before reading, so that nothing is left in a pipe
-            limit = begun + START_SECONDS if self.started is None else self.started + self.seconds
-            wait = min(_TICK if selector.get_map() else 0.001, limit - time.monotonic())
-            if code is None and wait <= 0:
+            left = (self.seconds if self.is_ready else START_SECONDS) - self.spent
+            if code is None and left <= 0:
                 return "timeout"
+            wait = min(_TICK if selector.get_map() else 0.001, left)
             for key, _ in selector.select(wait if code is None else 0):
                 if not self._take(key.data):
                     selector.unregister(key.fd)
-            if self.started is None and b"\n" in self.read["report"]:
-                self.started = time.monotonic()
+            if not self.is_ready and b"\n" in self.read["report"]:
+                self.is_ready, self.spent, last = True, 0.0, time.monotonic()
             if any(len(data) > OUTPUT_BYTES for data in self.read.values()) or self._fills_the_disk():
                 return "output"
             if code is not None:

@@ -9,10 +9,12 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from nanochat.common import UsageError
@@ -231,6 +233,27 @@ def test_the_harness_notices_what_escapes() -> None:
     facts = json.loads(run(sys.executable, ROOT / "tests" / "attacks.py", "--level", "off", *names).stdout)
     caught = {fault.split(":")[0] for fault in facts["wrong"]}
     assert caught == set(names) - {"own files"}, facts["wrong"]
+
+
+@pytest.mark.slow
+def test_time_stands_still_for_a_suspended_job(level: Level) -> None:
+    """Slurm may suspend a job to let another one pass; that is not the program's fault."""
+    program = "import time\nprint(1, flush=True)\nfor _ in range(100): time.sleep(0.01)"
+    call = f"run_python({program!r}, seconds=3, level={level!r})"
+    call = f"from nanochat.execution import run_python; print({call})"
+    with subprocess.Popen([sys.executable, "-c", call], cwd=ROOT, stdout=subprocess.PIPE, text=True) as host:
+        job = psutil.Process(host.pid)
+        while not job.children():
+            time.sleep(0.01)
+        time.sleep(0.5)
+        everything = [job, *job.children(recursive=True)]
+        for process in everything:
+            process.suspend()
+        time.sleep(4)
+        for process in everything:
+            process.resume()
+        said = host.communicate()[0]
+    assert "status='ok'" in said, said
 
 
 @pytest.mark.slow
