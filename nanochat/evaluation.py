@@ -15,11 +15,11 @@ from typing import Any
 import torch
 
 from nanochat import checkpoint_manager, dataloader, dataset, distributed
+from nanochat.calculator import calculate
 from nanochat.common import base_dir, resolve, write_json
 from nanochat.config import BaseEval, Common
 from nanochat.distributed import World
 from nanochat.engine import Engine
-from nanochat.execution import calculate
 from nanochat.gpt import GPT
 from nanochat.loss_eval import document_bpb, evaluate_loss
 from nanochat.probe import pick_dtype, pick_threads

@@ -17,8 +17,8 @@ def main(argv: list[str]) -> None:
     config = parse(ChatEval, argv, prog="chat_eval", about=__doc__)
 
     from nanochat import evaluation
+    from nanochat.calculator import calculate
     from nanochat.engine import Engine
-    from nanochat.execution import calculate
     from tasks import evaluate
     from tasks.sample_world import commonest_answer_score, load_exams
 

@@ -26,8 +26,8 @@ PAGES = [*sorted((ROOT / "docs").rglob("*.md")), ROOT / "README.md"]
 # A module imports from its own line and from the lines above it; there are no cycles.
 LAYERS = [
     "common options config config_data presets configurator schedule room assets ledger offline",
-    "dataset transfer fetch facts preflight encoding tokenizer execution metrics packing sources",
-    "patterns ranks pickle_record hf_tokenizer interchange compression corpus",
+    "dataset transfer fetch facts preflight encoding tokenizer calculator metrics packing sources",
+    "patterns ranks pickle_record hf_tokenizer interchange compression corpus seccomp confine execution",
     "run_folder pipeline launch report* sample_world world_*",
     "distributed probe attention cross_entropy kv_cache sampling gpt muon adamw optimizers dataloader",
     "checkpoint_manager engine loss_eval core_eval evaluation",
