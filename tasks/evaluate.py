@@ -17,6 +17,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
+from nanochat.item_records import wilson
+
 if TYPE_CHECKING:
     from nanochat.distributed import World
     from nanochat.engine import Engine
@@ -28,7 +30,6 @@ SUBSET_SEED = 1337  # `limit` draws at random: the first items of a task may be 
 EXAMPLES = 4
 REPLY_TOKENS = 128
 FIGURES = ("stopped", "chance", "mean_score", "letter_score")
-Z95 = 1.959964  # standard normal quantile of a two-sided 95 % interval
 
 
 class Task(Protocol):
@@ -91,14 +92,6 @@ class _Outcome:
     overlong: bool = False
     stopped: bool = False
     mean_ok: bool = False
-
-
-def wilson(right: float, n: float) -> tuple[float, float]:
-    """95 % score interval of a share, honest near 0 and 1 and for small n (Wilson 1927)."""
-    share, z2 = right / n, Z95 * Z95
-    centre = (share + z2 / (2 * n)) / (1 + z2 / n)
-    half = Z95 / (1 + z2 / n) * math.sqrt(share * (1 - share) / n + z2 / (4 * n * n))
-    return max(0.0, centre - half), min(1.0, centre + half)
 
 
 # ----------------------------------------------------------------------------- the two loops

@@ -15,7 +15,7 @@ from nanochat.config import GPTConfig
 from nanochat.engine import Engine
 from nanochat.gpt import GPT
 from nanochat.tokenizer import Tokenizer, split_pattern
-from tasks.evaluate import Result, evaluate_choice, evaluate_exam, evaluate_generative, wilson
+from tasks.evaluate import Result, evaluate_choice, evaluate_exam, evaluate_generative
 
 CONTEXT = 96
 TOKENS = 6
@@ -223,14 +223,6 @@ def test_what_does_not_fit_counts_as_wrong(engine: Engine, replies_task: Items, 
 def test_faults_are_named(engine: Engine, items: list[Any], options: dict[str, int], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         evaluate_generative(engine, Items(items), **options)
-
-
-def test_wilson_interval() -> None:
-    assert wilson(0, 10) == pytest.approx((0, 0.27753), abs=1e-5)  # the closed form z2 / (n + z2)
-    assert wilson(10, 10) == pytest.approx((1 - 0.27753, 1), abs=1e-5)
-    low, high = wilson(50, 100)
-    assert (low + high) / 2 == pytest.approx(0.5)
-    assert high - low == pytest.approx(2 * 1.959964 * 0.5 / (100 + 1.959964**2) ** 0.5)
 
 
 def test_facts_and_line_show_what_is_known() -> None:
