@@ -299,8 +299,10 @@ class ChatEval(Trained):
     def result(self) -> str:
         """Name of the results in the stage's `evals/`."""
         if self.untrained:
-            return "untrained" if self.tasks == "world" else "chat_untrained"
-        return "exams" if self.tasks == "world" else "chat"
+            name = "untrained" if self.tasks == "world" else "chat_untrained"
+        else:
+            name = "exams" if self.tasks == "world" else "chat"
+        return name if self.samples == 1 else f"{name}_{self.samples}_samples"
 
 
 @dataclass(frozen=True)

@@ -47,8 +47,8 @@ def main(argv: list[str]) -> None:
         engine = Engine(model, tokenizer, tool=calculate)
         scores, examples, records = {}, [], {}
         for name, exam in exams.items():
-            begun, items = time.monotonic(), min(len(exam), config.limit or len(exam))
-            with Progress(items, name, unit="item", enabled=world.is_main) as progress:
+            begun, mine = time.monotonic(), -(-min(len(exam), config.limit or len(exam)) // world.size)
+            with Progress(mine, name, unit="item", enabled=world.is_main) as progress:
                 result = evaluate.evaluate_exam(
                     engine, exam, decoding=decoding, batch=config.batch, limit=config.limit, world=world,
                     tick=progress.add,

@@ -55,8 +55,8 @@ def describe(name: str, found: Mapping[str, Any]) -> str:
 def write_results(
     folder: Path, name: str, facts: Mapping[str, Any], records: Mapping[str, Sequence[ItemRecord]]
 ) -> None:
-    """`NAME.items.jsonl`, `NAME.csv` and, last, `NAME.json`, which says that the evaluation is whole."""
-    write_records(folder / f"{name}.items.jsonl", (one for found in records.values() for one in found))
+    """`NAME_items.jsonl`, `NAME.csv` and, last, `NAME.json`, which says that the evaluation is whole."""
+    write_records(folder / f"{name}_items.jsonl", (one for found in records.values() for one in found))
     with atomic_path(folder / f"{name}.csv") as temp:
         temp.write_text(as_csv(facts["exams"]), encoding="utf-8")
     write_json(folder / f"{name}.json", facts)
