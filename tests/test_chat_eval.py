@@ -15,9 +15,11 @@ from typing import Any
 
 import pytest
 
+from nanochat.assets import MIXTURES
 from nanochat.common import UsageError, read_json, write_json
 from nanochat.item_records import ItemRecord, compare, read_records
 from nanochat.tokenizer import Tokenizer, split_pattern
+from scripts import chat_sft, mid_train
 from scripts.chat_eval import main
 from tasks import chatcore
 from tasks.common import Item, Kind, Task, multiple_choice
@@ -142,8 +144,9 @@ def trained(test_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
                 p.normal_(0, 1.5 * p.size(1) ** -0.5, generator=rng)
     world = World(0, 0, 1, torch.device("cpu"))
     optimizers = build(model, Training(), world, Schedule(10), 512, 0.1)
-    state = {"tok_dir": "tok", "identity": {"tokenizer": tokenizer.hash}}
-    checkpoint_manager.save(root / "sft_r", 1, model, optimizers, state, world)
+    state = {"tok_dir": "tok", "identity": {"tokenizer": tokenizer.hash}, "batch_tokens": 1024}
+    for stage in ("base", "sft"):
+        checkpoint_manager.save(root / f"{stage}_r", 1, model, optimizers, state, world)
     return root
 
 
@@ -176,6 +179,30 @@ def test_all_tasks_on_real_rows(trained: Path, capsys: pytest.CaptureFixture[str
     assert list(sampled["exams"]["gsm8k"]["pass_at"]) == ["1", "2", "4"]
     assert sampled["decoding"]["samples"] == 4 and sampled["decoding"]["seed"] == 42
     assert len(read_records(folder / "chat_4_samples_items.jsonl")[0].prediction) == 4
+
+
+@pytest.mark.slow
+def test_the_recipes_mixtures_train(trained: Path, test_data: Path, tmp_path: Path) -> None:
+    """mid and SFT on every task that the cluster recipe names; what stands in for a split is named as it."""
+    stand_ins = {
+        "mmlu/all/auxiliary_train": "tasks/mmlu/all/dev", "smoltalk/data/train": "chat/train",
+        "gsm8k/main/train": "tasks/gsm8k/main/train",
+        "arc/ARC-Easy/train": "tasks/ai2_arc/ARC-Easy/validation",
+        "arc/ARC-Challenge/train": "tasks/ai2_arc/ARC-Challenge/validation",
+    }  # fmt: skip
+    for place, source in stand_ins.items():
+        file = tmp_path / "tasks" / f"{place}-00000-of-00001.parquet"
+        file.parent.mkdir(parents=True)
+        file.symlink_to(test_data / f"{source}.parquet")
+    for name in ("words_alpha.txt", "tok", "base_r"):
+        (tmp_path / name).symlink_to(trained / name)
+    shared = ["--base-dir", str(tmp_path), "--run", "r", "--device", "cpu", "--threads", "1", "--no-compile",
+              "--steps", "3", "--device-batch-rows", "1", "--eval-tokens", "1024"]  # fmt: skip
+    assert mid_train.main([*shared, "--mixture", MIXTURES["mid"]]) == 0
+    assert chat_sft.main([*shared, "--mixture", MIXTURES["sft"]]) == 0
+    for stage in ("mid", "sft"):
+        counters = read_json(tmp_path / f"{stage}_r" / "DONE")["data"]["counters"]
+        assert counters["rows"] == 3 and counters["refused"] < 100 and counters["targets"] > 100
 
 
 @pytest.mark.dist
