@@ -65,6 +65,7 @@ def score(task: Task, draw: Callable[[int, int], float]) -> float:
     return evaluate_exam(Scorer(draw), task).score  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 def test_guessing_gives_chance_knowing_gives_one_and_a_tie_the_first() -> None:
     """Over 1,000 seeds the mean is (mean of 1/options) within 4 standard errors."""
     task, rng = Choices(4), random.Random(2)

@@ -57,6 +57,7 @@ def real_tasks(hub: Path) -> list[Task]:
 # ----------------------------------------------------------------------------- real rows
 
 
+@pytest.mark.slow
 def test_every_real_row_renders_and_tokenises(hub: Path, tokenizer: Tokenizer) -> None:
     rows = 0
     for task in [*real_tasks(hub), SmolTalk(hub, "test")]:
