@@ -13,6 +13,8 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from nanochat.assets import MIXTURES
@@ -232,6 +234,15 @@ def test_two_ranks_are_as_one(trained: Path) -> None:
         assert a.scores == pytest.approx(b.scores, abs=1e-4)
     for task, found in facts["exams"].items():
         assert {**found, "wall_s": 0} == {**again["exams"][task], "wall_s": 0}
+
+
+def test_a_bad_row_is_named_before_a_model_is_loaded(base: Path) -> None:
+    rows = [{"question": "q", "subject": "s", "choices": list("abcd")[:n], "answer": 0} for n in (4, 4, 3)]
+    place = base / "tasks" / "mmlu" / "all" / "test.parquet"
+    place.parent.mkdir(parents=True)
+    pq.write_table(pa.Table.from_pylist(rows), place)
+    with pytest.raises(UsageError, match=r"test\.parquet, row 3: 3 options and 4 letters; .*fetch the file"):
+        main(["--base-dir", str(base), "--tasks", "mmlu"])
 
 
 def test_what_is_not_there_is_named_before_a_model_is_loaded(base: Path) -> None:
