@@ -75,8 +75,10 @@ def finetune(
         for part in _split(items, config.seed)
     )
     batch = config.total_batch_tokens or state["batch_tokens"]
-    horizon = config.tokens or int(config.epochs * dataloader.epoch_rows(train, context) * context)
-    steps = config.steps or horizon // batch
+    steps = (
+        config.steps
+        or (config.tokens or int(config.epochs * dataloader.epoch_rows(train, context) * context)) // batch
+    )
     return _assemble(
         name, config, world, model, tokenizer, root, train=train, val=val,
         steps=max(1, steps), batch=batch, decay=0.0, source=None if config.from_scratch else source,
