@@ -131,6 +131,7 @@ def _read_argv(argv: Sequence[str], options: Mapping[str, _Option]) -> dict[str,
     """The command line as field name -> text. Each word is an option, an option's value or an error."""
     names = _names(options) | {name: name for name in _COMMON_HELP} | {"h": "help"}
     switches = {option.name for option in options.values() if option.plain is bool} | {"help", "print_config"}
+    pairs = {option.name for option in options.values() if get_args(option.plain) == (str, str)}
     given: dict[str, str] = {}
     words = list(argv)
     while words:
@@ -153,6 +154,8 @@ def _read_argv(argv: Sequence[str], options: Mapping[str, _Option]) -> dict[str,
             if not words or words[0].startswith("--"):
                 raise UsageError(f"{word} needs a value, such as {_example(name, options)}")
             value = words.pop(0)
+            if name in pairs and "," not in value and words and not words[0].startswith("-"):
+                value = f"{value},{words.pop(0)}"
         given[name] = value
     return given
 

@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
-from nanochat.core_bundle import Bundle, CoreTask, Kind, Question, Questions
+from nanochat.core_bundle import CORE_TASKS, Bundle, CoreTask, Kind, Question, Questions
 from nanochat.distributed import World
 from nanochat.item_records import ItemRecord, bootstrap, prompt_hash, wilson
 from nanochat.likelihood import Scorer, Spans, SpanScore, common_length
@@ -82,13 +82,17 @@ class TaskScore:
 
 @dataclass
 class CoreResult:
-    """All tasks. `core` is the published figure only if all 22 are there."""
+    """All tasks. `core` is the published figure if all 22 are there, and whole: `is_core`, `TaskScore.n`."""
 
     scores: list[TaskScore]
     records: list[ItemRecord]
     tokens_fed: int
     seconds: float
     notes: list[str] = field(default_factory=list)
+
+    @property
+    def is_core(self) -> bool:
+        return {score.task.name for score in self.scores} == set(CORE_TASKS)
 
     @property
     def core(self) -> float:
@@ -120,8 +124,8 @@ def spans_of(
 ) -> tuple[Spans, list[str]]:
     """A question's token rows and what counts in them; notes name what is out of the ordinary.
 
-    Every row has at least one token that counts and one before it, which matters where one option begins
-    with the whole of another.
+    Every row has at least one token that counts and one before it. So where an option begins with the whole
+    of another, the last token of that one counts in all of them.
     """
     texts = [*question.prompts] if question.stem is None else [*question.prompts, question.stem]
     rows = [[encoder.bos_id, *ids] for ids in encoder.encode(texts)]
@@ -132,19 +136,18 @@ def spans_of(
         if starts[0] < len(stem):
             notes.append("with tokens across the end of the context")
     elif kind == "multiple_choice":
-        starts = [common_length(rows)] * len(rows)
+        starts = [min(common_length(rows), min(map(len, rows)) - 1)] * len(rows)
+        if starts[0] < common_length(rows):
+            notes.append("with an option inside another")
     else:
         ending = common_length([row[::-1] for row in rows])
-        starts = [len(row) - ending for row in rows]
-    clipped = [min(max(start, 1), len(row) - 1) for start, row in zip(starts, rows, strict=True)]
-    if clipped != starts:
-        notes.append("with an option inside another")
+        starts = [max(1, len(row) - ending) for row in rows]
     over = [max(0, len(row) - crop_to) if crop_to else 0 for row in rows]
     if any(over):
         notes.append("cropped on the left")
         rows = [row[n:] for row, n in zip(rows, over, strict=True)]
-        clipped = [max(1, start - n) for start, n in zip(clipped, over, strict=True)]
-    return Spans(rows, clipped), notes
+        starts = [max(1, start - n) for start, n in zip(starts, over, strict=True)]
+    return Spans(rows, starts), notes
 
 
 def batches(items: Sequence[Question], budget: int) -> list[list[int]]:

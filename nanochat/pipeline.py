@@ -86,7 +86,7 @@ def plan(config: Pipeline) -> list[Step]:
         Step("base evaluation", "base_eval", (), n, "base", "base"),
         mid,
         sft,
-        Step("sft evaluation", "base_eval", ("--source", "sft"), n, "sft", "base"),
+        Step("sft evaluation", "base_eval", ("--source", "sft", "--evals", "bpb,samples"), n, "sft", "base"),
         Step("report", "report"),
     ]
 

@@ -76,8 +76,8 @@ def answer(task: CoreTask, data: list[dict[str, Any]], i: int, model: GPT, token
         # mean loss of what follows the common beginning; the lowest is the prediction
         head = "".join(f"{s['query']}{gap}{s['choices'][s['gold']]}\n\n" for s in shots)
         rows = [encode(f"{head}{item['query']}{gap}{choice}") for choice in item["choices"]]
-        start = _common(rows)
-        starts = [min(start, len(row) - 1) for row in rows]  # an option inside another keeps one token
+        start = min(_common(rows), min(map(len, rows)) - 1)  # an option inside another keeps one token
+        starts = [start] * len(rows)
     elif task.kind == "schema":
         # mean loss of the common ending; the lowest is the prediction
         head = "".join(f"{s['context_options'][s['gold']]}{gap}{s['continuation']}\n\n" for s in shots)
