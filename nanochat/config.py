@@ -326,6 +326,14 @@ class BaseEval(BaseLoss):
 
 
 @dataclass(frozen=True)
+class ExportHF(Trained):
+    """A classic model as a folder for transformers."""
+
+    source: Literal["base", "mid", "sft"] = opt("base", "stage that trained it")
+    target: str = opt("", "(or --to) folder to write", alias=("to",))
+
+
+@dataclass(frozen=True)
 class TimeToQuality(Places):
     """Which budgets and seeds of pretraining to compare with the peer's stored rows."""
 

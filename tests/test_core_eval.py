@@ -8,11 +8,8 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import random
 import statistics
-import subprocess
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,13 +21,12 @@ import torch
 import toy
 import yaml
 
-from nanochat import core_eval, core_results
-from nanochat.common import UsageError, read_json
+from nanochat import core_eval
+from nanochat.common import UsageError
 from nanochat.config import GPTConfig
 from nanochat.core_bundle import CORE_TASKS, Question, open_bundle, task_names
 from nanochat.core_eval import batches, choose, spans_of
 from nanochat.gpt import GPT
-from nanochat.item_records import read_records
 from nanochat.likelihood import Likelihood, Spans, SpanScore
 from nanochat.tokenizer import Tokenizer, split_pattern
 

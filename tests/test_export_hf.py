@@ -1,0 +1,60 @@
+"""A classic model in transformers: the same logits and ids; in lm-evaluation-harness: the same likelihoods."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from test_core_eval import small_model
+
+from nanochat import export_hf
+from nanochat.common import UsageError
+from nanochat.config import GPTConfig
+from nanochat.gpt import GPT
+from nanochat.tokenizer import Tokenizer, split_pattern
+
+TEXTS = ("the cat sat", " 12 dogs\n\n\tdon't", "naïve 日本")
+
+
+def classic(**options: Any) -> GPT:
+    model = small_model("classic")
+    found = GPT(GPTConfig(**{**vars(model.config), **options})).init_weights(0)
+    rng = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for p in found.parameters():
+            p.normal_(0, p.size(1) ** -0.5, generator=rng)
+    return found
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> Tokenizer:
+    return Tokenizer([bytes([i]) for i in range(256)], split_pattern())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"tie_embeddings": True, "softcap": 0.0, "kv_heads": 2, "activation": "gelu", "mlp_ratio": 3.0}],
+    ids=["plain", "tied"],
+)
+def test_transformers_gives_the_same_logits(
+    options: dict[str, Any], tokenizer: Tokenizer, tmp_path: Path
+) -> None:
+    pytest.importorskip("transformers", minversion="5.0")
+    model = classic(**options)
+    export_hf.export(model, tokenizer, tmp_path)
+    assert export_hf.check(model, tokenizer, tmp_path, TEXTS) < 1e-5
+    with torch.no_grad():
+        model.blocks[0].attn.q.weight[0, 0] += 1
+    with pytest.raises(UsageError, match="logits differ by"):
+        export_hf.check(model, tokenizer, tmp_path, TEXTS)
+
+
+def test_what_the_class_cannot_hold_is_refused(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="this model is modern.*--arch classic"):
+        export_hf.export(small_model("modern"), tokenizer, tmp_path)
+    with pytest.raises(UsageError, match="has no swiglu"):
+        export_hf.export(classic(activation="swiglu"), tokenizer, tmp_path)
+    assert not list(tmp_path.iterdir())
