@@ -146,7 +146,8 @@ def open_bundle(folder: Path, names: Sequence[str] = tuple(CORE_TASKS)) -> Bundl
     if missing := [name for name in names if name not in entries]:
         raise UsageError(f"{folder / 'core.yaml'} does not list {', '.join(missing)}; fetch the bundle again")
     baselines = _read_baselines(folder / "eval_meta_data.csv")
-    rows, notes = {}, []
+    rows: dict[str, list[Row]] = {}
+    notes: list[str] = []
     for name in names:
         task, file = CORE_TASKS[name], folder / "eval_data" / str(entries[name].get("dataset_uri"))
         if not file.is_file():

@@ -239,7 +239,7 @@ def _judge(
     for one in outcomes:
         item = questions.items[one.place]
         if task.kind == "language_modeling":
-            prediction, gold = one.scores[0].is_greedy, True
+            prediction, gold = int(one.scores[0].is_greedy), 1
         else:
             prediction, gold = choose(one.scores), item.gold
         answered = NOT_FINITE not in one.notes

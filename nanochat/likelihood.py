@@ -62,7 +62,7 @@ class Scorer(Protocol):
     def score(self, group: Sequence[Spans], /) -> list[list[SpanScore]]: ...
 
 
-def common_length(rows: Sequence[Sequence[int]]) -> int:
+def common_length(rows: Sequence[list[int]]) -> int:
     """How many tokens all rows begin with."""
     first, last = min(rows), max(rows)  # in the order of lists, all others lie between
     pairs = enumerate(zip(first, last, strict=False))

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 
+from nanochat import report_core
 from nanochat import report_tables as tables
 from nanochat.metrics import format_seconds
 from nanochat.report_plots import Plot
@@ -28,7 +29,7 @@ def markdown(report: Report) -> str:
         _markdown_cell(tables.provenance(report)) + ".",
         "",
     ]
-    shown = [tables.stages(report), tables.exams(report)]
+    shown = [tables.stages(report), tables.exams(report), report_core.table(report)]
     for stage, samples in tables.samples(report).items():
         rows = [[sample["prompt"], tables.plain(sample["text"])] for sample in samples]
         shown.append(Table(f"Samples, {TITLES[stage]}", ["prompt", "reply"], rows, prose=True))
@@ -78,6 +79,7 @@ def html(report: Report, plots: Sequence[Plot], note: str | None) -> str:
 {_tiles(report)}
 {_replies(report)}
 {_exams(report)}
+{_section(report_core.table(report))}
 {_curves(plots, note)}
 {_section(tables.stages(report))}
 {_section(tables.data(report))}

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 # matplotlib wants colours as numbers; each stands for a variable of the page.
 COLOURS = {"base": "#0000b1", "mid": "#0000b2", "sft": "#0000b3", "text": "#0000a1", "line": "#0000a2"}
@@ -146,6 +147,11 @@ def _svg(name: str, plot: Callable[[Axes], None]) -> str:
     axes.xaxis.set_major_formatter(FuncFormatter(_short_number))
     axes.yaxis.set_major_formatter(FuncFormatter(_short_number))
     axes.set_xlabel("tokens")
+    return embedded(figure, name)
+
+
+def embedded(figure: Figure, name: str) -> str:
+    """A figure as an `<svg>` element for the page; `name` makes its ids its own."""
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     return _for_a_page(buffer.getvalue(), name)

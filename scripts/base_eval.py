@@ -1,4 +1,4 @@
-"""Evaluate a base model: CORE, bits per byte on both splits, samples: `python -m scripts.base_eval --run d12`.
+"""Evaluate a base model: CORE, bits per byte, samples: `python -m scripts.base_eval --depth 12`.
 
 Prints a summary and writes `evals/core.json`, `core.csv`, `core_items.jsonl` (one line a question) and
 `base.json` in the run folder; with `--hf FOLDER` those of a transformers model, in `hf_NAME/`. Also under

@@ -1,10 +1,10 @@
 """CORE's multiple choice under lm-evaluation-harness, from local task files with our prompts, beside ours.
 
-What it is: a trained `classic` model is exported, the harness (extra `harness`) reads it with transformers and
-asks it the bundle's questions, rendered with their shots; its logged log-likelihoods and choices are held
-against ours. The context is the text that all options share, so that what it scores is what we score. Where
-its tokens of an option are others than ours (it moves blanks at the end of a context into the option, and
-encodes the context alone), the item is listed with the reason. Run, nothing is fetched:
+What it is: a trained `classic` model is exported, the harness (extra `harness`) reads it with transformers
+and asks it the bundle's questions, rendered with their shots; its logged log-likelihoods and choices are
+held against ours. The context is the text that all options share, so that it scores what we score. Where its
+tokens of an option are others than ours (it moves blanks at the end of a context into the option, and encodes
+the context alone), the item is counted with the reason. Run, nothing is fetched:
 
     python tests/core_harness.py --bundle BUNDLE --base-dir BASE --run classic [--rows 16]
 """
@@ -82,9 +82,7 @@ def ask_harness(model: Path, tasks: Path, names: list[str], batch: int) -> tuple
     from lm_eval.models.huggingface import HFLM
     from lm_eval.tasks import TaskManager
 
-    lm = HFLM(
-        pretrained=str(model), device="cpu", dtype="float32", add_bos_token=True, batch_size=batch
-    )
+    lm = HFLM(pretrained=str(model), device="cpu", dtype="float32", add_bos_token=True, batch_size=batch)
     manager = TaskManager(include_path=str(tasks), include_defaults=False)
     found = lm_eval.simple_evaluate(
         model=lm, tasks=[f"core_{name}" for name in names], task_manager=manager, log_samples=True,
@@ -139,13 +137,22 @@ def compare(name: str, asked: list[Asked], samples: list[Any], lm: Any, scorer: 
             found.same_choice += choice == their_choice
         else:
             blank = one.context != one.context.rstrip()
-            reason = "where it moves a blank into the options" if blank else "where the context alone has other tokens"
+            reason = (
+                "where it moves a blank into the options"
+                if blank
+                else "where the context alone has other tokens"
+            )
             found.rest[f"{reason}, {'same' if choice == their_choice else 'other'} choice"] += 1
     return found
 
 
 def run(
-    model: GPT, tokenizer: Tokenizer, bundle: Path, rows: int | None, folder: Path, names: tuple[str, ...] = TASKS
+    model: GPT,
+    tokenizer: Tokenizer,
+    bundle: Path,
+    rows: int | None,
+    folder: Path,
+    names: tuple[str, ...] = TASKS,
 ) -> list[Agreement]:
     """Export, ask the harness, ask ourselves; `folder` takes the files."""
     export_hf.export(model, tokenizer, folder / "model")

@@ -95,7 +95,7 @@ def answer(task: CoreTask, data: list[dict[str, Any]], i: int, model: GPT, token
     if task.kind == "language_modeling":
         gaps = read[0][1]
         right = bool((gaps > 0).all())
-        return Answer(item["line"], [-losses[0]], right, right, float(gaps.abs().min()), tokens)
+        return Answer(item["line"], [-losses[0]], int(right), right, float(gaps.abs().min()), tokens)
     prediction = losses.index(min(losses))
     first, second = sorted(losses)[:2]
     return Answer(

@@ -49,7 +49,9 @@ def _one_thread() -> Iterator[None]:
 
 
 def make_row(rng: random.Random, kind: str, options: int) -> dict[str, Any]:
-    words = lambda n: " ".join(rng.choices(toy.WORDS, k=n))
+    def words(n: int) -> str:
+        return " ".join(rng.choices(toy.WORDS, k=n))
+
     if kind == "language_modeling":
         return {"context": words(9) + " ", "continuation": words(rng.randint(1, 2))}
     texts = [f"{word} {words(rng.randint(0, 2))}".strip() for word in rng.sample(toy.WORDS, options)]
@@ -353,7 +355,7 @@ def test_other_baselines_and_shots_are_noted(tmp_path: Path) -> None:
     assert "baseline 25, DCLM v1's 20 is used" in second
     entries["icl_tasks"][0]["icl_task_type"] = "schema"
     listed.write_text(yaml.safe_dump(entries))
-    with pytest.raises(UsageError, match="hellaswag_zeroshot is 'schema' in core.yaml"):
+    with pytest.raises(UsageError, match="hellaswag_zeroshot is 'schema' in core"):
         open_bundle(folder)
 
 

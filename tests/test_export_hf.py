@@ -1,4 +1,4 @@
-"""A classic model in transformers: the same logits and ids; in lm-evaluation-harness: the same likelihoods."""
+"""A classic model in transformers: the same logits and ids; in lm-evaluation-harness: the same choices."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_transformers_gives_the_same_logits(
 
 
 def test_what_the_class_cannot_hold_is_refused(tokenizer: Tokenizer, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="this model is modern.*--arch classic"):
+    with pytest.raises(UsageError, match=r"this model is modern.*--arch classic"):
         export_hf.export(small_model("modern"), tokenizer, tmp_path)
     with pytest.raises(UsageError, match="has no swiglu"):
         export_hf.export(classic(activation="swiglu"), tokenizer, tmp_path)
