@@ -309,7 +309,7 @@ class BaseEval(BaseLoss):
     bundle_dir: str = opt("eval_bundle", "folder of the CORE bundle, relative to base_dir")
     tasks: str = opt("", "CORE tasks, comma separated (default: all 22; only they make CORE)")
     max_per_task: int | None = opt(None, "questions of each task (default: all)", low=1)
-    batch_kib: int | None = opt(None, "KiB of padded prompts in a batch (default: 32, on a GPU 512)", low=1)
+    batch_kib: int | None = opt(None, "KiB of padded prompts in a batch (default: 16, on a GPU 512)", low=1)
     hf: str | None = opt(None, "folder of a transformers model to evaluate instead, for comparison")
     compare: tuple[str, str] | None = opt(
         None, "instead: two files of item records, the second beside the first"

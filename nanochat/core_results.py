@@ -22,7 +22,7 @@ from nanochat.likelihood import Scorer
 from nanochat.metrics import Progress, format_seconds
 
 COLUMNS = ("task", "accuracy", "low", "high", "baseline", "centered", "n", "shots", "chance", "seconds")
-BATCH_KIB = {"cpu": 32, "cuda": 512}
+BATCH_KIB = {"cpu": 16, "cuda": 512}
 
 
 def run(
@@ -31,7 +31,7 @@ def run(
     """Ask a model the bundle's questions; a line a task and the sum are printed."""
     for note in bundle.notes:
         print0(f"note: {note}")
-    kib = config.batch_kib or BATCH_KIB.get(world.device.type, 32)
+    kib = config.batch_kib or BATCH_KIB.get(world.device.type, 16)
     with Progress(
         bundle.count(config.max_per_task), "core", unit="question", enabled=world.is_main
     ) as progress:

@@ -110,13 +110,20 @@ class Agreement:
             f"{self.same_choice} of {self.same_tokens} with the same targets; the rest: {rest}"
         )
 
-    @property
-    def is_good(self) -> bool:
-        return (
-            self.off <= CLOSE
-            and self.same_tokens >= SAME_TOKENS * self.items
-            and self.same_choice >= SAME_CHOICE * self.same_tokens
-        )
+
+def verdict(found: list[Agreement]) -> list[str]:
+    """Faults; of all tasks together, since a task may have many options that begin with a number."""
+    items, same = sum(one.items for one in found), sum(one.same_tokens for one in found)
+    chosen = sum(one.same_choice for one in found)
+    print(
+        f"{items} items, {same} with the same targets ({same / items:.1%}), same choice on {chosen} of them"
+    )
+    faults = [f"{one.name}: log-likelihoods differ by {one.off:.1e}" for one in found if one.off > CLOSE]
+    if same < SAME_TOKENS * items:
+        faults.append(f"only {same} of {items} items have the same targets")
+    if chosen < SAME_CHOICE * same:
+        faults.append(f"only {chosen} of {same} choices are the same")
+    return faults
 
 
 def compare(name: str, asked: list[Asked], samples: list[Any], lm: Any, scorer: Likelihood) -> Agreement:
@@ -176,7 +183,9 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         found = run(model, tokenizer, options.bundle, options.rows, Path(folder))
     print(*found, sep="\n")
-    return 0 if all(one.is_good for one in found) else 1
+    faults = verdict(found)
+    print(*faults, sep="\n")
+    return 1 if faults else 0
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ import toy
 import yaml
 
 from nanochat import core_eval
+from nanochat.checkpoint_manager import load_model
 from nanochat.common import UsageError
 from nanochat.config import GPTConfig
 from nanochat.core_bundle import CORE_TASKS, Question, open_bundle, task_names
@@ -111,6 +112,18 @@ def test_every_task_agrees_with_the_twin(arch: str, bundle: Path, tokenizer: Tok
     assert not [fault for one in found for fault in one.faults]
     assert sum(one.items for one in found) == 3 * len(found)
     assert all(one.fed < one.tokens for one in found if one.task.name == "arc_easy")
+
+
+@pytest.mark.slow
+def test_a_trained_d4_agrees_with_the_twin_on_the_real_bundle(test_data: Path, tmp_path: Path) -> None:
+    """16 rows a task; all rows: `python tests/core_twin.py`, which also says how much faster it is."""
+    base = core_twin.trained(test_data, tmp_path, "modern")
+    model, tokenizer, _ = load_model(base, "base", "modern", torch.device("cpu"))
+    folder = test_data / "eval_bundle"
+    found = [core_twin.compare(folder, task, model, tokenizer, 16, 1 << 14) for task in CORE_TASKS.values()]
+    print(*found, sep="\n")
+    assert core_twin.verdict(found) == []
+    assert sum(one.tokens for one in found) > 1.5 * sum(one.fed for one in found)
 
 
 def test_rows_beyond_the_context_are_read_whole_and_counted(bundle: Path, tokenizer: Tokenizer) -> None:

@@ -5,11 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import core_harness
+import core_twin
 import pytest
 import torch
 from test_core_eval import small_model
 
 from nanochat import export_hf
+from nanochat.checkpoint_manager import load_model
 from nanochat.common import UsageError
 from nanochat.config import GPTConfig
 from nanochat.gpt import GPT
@@ -50,6 +53,17 @@ def test_transformers_gives_the_same_logits(
         model.blocks[0].attn.q.weight[0, 0] += 1
     with pytest.raises(UsageError, match="logits differ by"):
         export_hf.check(model, tokenizer, tmp_path, TEXTS)
+
+
+@pytest.mark.slow
+def test_the_harness_reads_the_same_likelihoods(test_data: Path, tmp_path: Path) -> None:
+    """12 rows of three tasks; all rows: `python tests/core_harness.py`."""
+    pytest.importorskip("lm_eval", reason="lm-evaluation-harness is not installed: the extra `harness`")
+    base = core_twin.trained(test_data, tmp_path, "classic")
+    model, tokenizer, _ = load_model(base, "base", "classic", torch.device("cpu"))
+    found = core_harness.run(model, tokenizer, test_data / "eval_bundle", 12, tmp_path)
+    print(*found, sep="\n")
+    assert core_harness.verdict(found) == []
 
 
 def test_what_the_class_cannot_hold_is_refused(tokenizer: Tokenizer, tmp_path: Path) -> None:
