@@ -132,7 +132,7 @@ def spans_of(
     notes = []
     if kind == "language_modeling":
         row, stem = rows
-        rows, starts = [row], [common_length([row, stem])]
+        rows, starts = [row], [min(common_length([row, stem]), len(row) - 1)]
         if starts[0] < len(stem):
             notes.append("with tokens across the end of the context")
     elif kind == "multiple_choice":
@@ -198,7 +198,7 @@ def evaluate(
             tell(done + len(mine) * world.size, None)
         outcomes = sorted((Outcome(*one) for one in world.collect(mine)), key=lambda one: one.place)
         done += len(outcomes)
-        score, records = _judge(questions, outcomes, time.monotonic() - began)
+        score, records = judge(questions, outcomes, time.monotonic() - began)
         result.scores.append(score)
         result.records += records
         tell(done, score)
@@ -231,7 +231,7 @@ def choose(scores: Sequence[SpanScore]) -> int:
     return means.index(max(means))
 
 
-def _judge(
+def judge(
     questions: Questions, outcomes: Sequence[Outcome], seconds: float
 ) -> tuple[TaskScore, list[ItemRecord]]:
     """The score of a task, and a record of each item."""

@@ -42,10 +42,10 @@ class KVCache:
         dtype: torch.dtype,
         device: torch.device | str,
         *,
-        longest: int | None = None,
+        reach: int | None = None,
     ) -> None:
-        """`longest`: tokens a row may have, if more than the context (`GPT.reach`)."""
-        self.context = max(config.context, longest or 0)
+        """`reach`: tokens that a row may have, if more than the context; as told to `GPT.reach`."""
+        self.context = max(config.context, reach or 0)
         if capacity > self.context:
             raise ValueError(f"capacity {capacity} is beyond the model's context of {self.context} tokens")
         self.lengths = [0] * rows

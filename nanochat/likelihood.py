@@ -99,7 +99,7 @@ class Likelihood:
         room = max(spans.fork for spans in group) + rest
         self.model.reach(room)
         config, dtype = self.model.config, self.model.compute_dtype
-        cache = KVCache(config, len(group), room, dtype, self.device, longest=room)
+        cache = KVCache(config, len(group), room, dtype, self.device, reach=room)
         self._hidden([spans.rows[0][: spans.fork] for spans in group], cache)
         cache.select([i for i, spans in enumerate(group) for _ in spans.rows])
         return cache

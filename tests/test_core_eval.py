@@ -177,7 +177,7 @@ def check_chance(folder: Path, encoder: Any, seeds: int, vocabulary: int, **more
         scores = []
         for _ in range(seeds):
             outcomes = [guess(i, spans, rng, vocabulary) for i, spans, _ in asked]
-            scores.append(core_eval._judge(questions, outcomes, 0.0)[0].centered)
+            scores.append(core_eval.judge(questions, outcomes, 0.0)[0].centered)
         if task.kind == "language_modeling":
             chances = [vocabulary ** -float(len(s.rows[0]) - s.starts[0]) for _, s, _ in asked]
         else:
