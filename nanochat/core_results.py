@@ -13,7 +13,7 @@ from pathlib import Path
 
 from nanochat import core_eval
 from nanochat.common import atomic_path, print0, write_json
-from nanochat.config import BaseEval
+from nanochat.config_eval import BaseEval
 from nanochat.core_bundle import CORE_TASKS, Bundle
 from nanochat.core_eval import CoreResult, Encoder, TaskScore
 from nanochat.distributed import World

@@ -16,7 +16,8 @@ import torch
 
 from nanochat import checkpoint_manager, dataloader, dataset, distributed
 from nanochat.common import base_dir, resolve, write_json
-from nanochat.config import BaseLoss, Common
+from nanochat.config import Common
+from nanochat.config_eval import BaseLoss
 from nanochat.distributed import World
 from nanochat.engine import Engine
 from nanochat.execution import calculate

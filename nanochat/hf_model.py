@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from nanochat import distributed
 from nanochat.common import UsageError, base_dir
-from nanochat.config import BaseEval
+from nanochat.config_eval import BaseEval
 from nanochat.distributed import World
 from nanochat.evaluation import BASE_PROMPTS, SAMPLE_TOKENS
 from nanochat.kv_cache import right_pad

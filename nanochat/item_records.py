@@ -102,7 +102,7 @@ def wilson(right: float, n: float) -> tuple[float, float]:
     share, z2 = right / n, Z95 * Z95
     centre = (share + z2 / (2 * n)) / (1 + z2 / n)
     half = Z95 / (1 + z2 / n) * math.sqrt(share * (1 - share) / n + z2 / (4 * n * n))
-    return max(0.0, centre - half), min(1.0, centre + half)
+    return centre - half if right > 0 else 0.0, centre + half if right < n else 1.0
 
 
 def bootstrap(groups: Mapping[str, ArrayLike], seed: int = 0) -> tuple[float, float]:

@@ -9,6 +9,13 @@ from __future__ import annotations
 
 from typing import Any
 
+from nanochat.assets import MIXTURES
+
+_CHAT = {  # mid-training, SFT and exams on data from the hub
+    "MidTrain": {"mixture": MIXTURES["mid"]}, "ChatSFT": {"mixture": MIXTURES["sft"]},
+    "ChatEval": {"tasks": "all"},
+}  # fmt: skip
+
 # Preset -> name of a config class -> values. A script takes those of its own class and of its bases.
 PRESETS: dict[str, dict[str, dict[str, Any]]] = {
     # The whole pipeline on a laptop's CPU in minutes, offline, on the embedded world.
@@ -73,11 +80,11 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
     "speedrun": {
         "ModelOptions": {"depth": 20}, "Training": {"device_batch_rows": 32}, "Finetune": {"depth": 20},
         "Pipeline": {"recipe": "speedrun", "run": "d20", "hardware": "8 GPUs of 80 GB"},
-        "Wanted": {"depth": 20},
+        "Wanted": {"depth": 20}, **_CHAT,
     },
     "run1000": {
         "ModelOptions": {"depth": 32}, "Training": {"device_batch_rows": 8}, "Finetune": {"depth": 32},
         "Pipeline": {"recipe": "run1000", "run": "d32", "hardware": "8 GPUs of 80 GB"},
-        "Wanted": {"depth": 32},
+        "Wanted": {"depth": 32}, **_CHAT,
     },
 }  # fmt: skip

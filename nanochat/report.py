@@ -15,7 +15,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from nanochat import metrics, report_core, report_pages, report_plots
+from nanochat import metrics, report_chat, report_core, report_pages, report_plots
 from nanochat.common import UsageError, atomic_path, json_safe, read_json, resolve, write_json
 from nanochat.launch import account
 
@@ -41,7 +41,7 @@ def write(root: Path, run: str) -> Path:
     plots += report_core.draw(report)
     pages = {
         "report.md": report_pages.markdown(report),
-        "report.html": report_pages.html(report, plots, note),
+        "report.html": report_pages.html(report, plots, note, report_chat.draw(report)),
     }
     folder = root / "runs" / run / "report"
     for place in (folder, root / "report"):
@@ -92,6 +92,7 @@ def collect(root: Path, run: str) -> Record:
             "untrained": _scores(untrained),
             "base": scores.get("base", {}),
         },
+        "chat": report_chat.collect(root, run),
         "exam_details": {stage: found.get("exams", {}) for stage, found in exams.items()},
         "examples": {stage: found.get("examples", []) for stage, found in exams.items()},
         "core": {
@@ -147,6 +148,7 @@ def _stage(folder: Path, records: Sequence[Record], steps: Sequence[Record]) -> 
         "val_bpb": _last(records, "val_bpb"),
         "tokens_per_s": statistics.median(paces) if paces else None,
         "wall_s": sum(walls) if walls else sum(record.get("step_s", 0) for record in train),
+        "eval_s": sum(record.get("eval_s", 0) + record.get("sample_s", 0) for record in records),
         "attempts": len((_optional(folder / "env.json") or {}).get("attempts", [])) or 1,
         "data": ((facts.get("data") or {}).get("counters")) or {},
         "samples": _last(records, "samples") or [],

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from nanochat.report_plots import COLOURS, STYLE, Plot, embedded
+from nanochat.report_plots import COLOURS, STYLE, Plot, to_svg
 from nanochat.report_tables import NO_VALUE, TITLES, Report, Table, percent
 
 if TYPE_CHECKING:
@@ -69,4 +69,4 @@ def _svg(stage: str, tasks: list[Mapping[str, Any]]) -> str:
     axes.axvline(0, color=COLOURS["text"], linewidth=0.8)
     axes.set_yticks(range(len(tasks)), [task["task"] for task in reversed(tasks)], fontsize=7)
     axes.set_ylim(-0.7, len(tasks) - 0.3)
-    return embedded(figure, f"core-{stage}")
+    return to_svg(figure, f"core-{stage}")

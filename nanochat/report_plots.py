@@ -147,11 +147,11 @@ def _svg(name: str, plot: Callable[[Axes], None]) -> str:
     axes.xaxis.set_major_formatter(FuncFormatter(_short_number))
     axes.yaxis.set_major_formatter(FuncFormatter(_short_number))
     axes.set_xlabel("tokens")
-    return embedded(figure, name)
+    return to_svg(figure, name)
 
 
-def embedded(figure: Figure, name: str) -> str:
-    """A figure as an `<svg>` element for the page; `name` makes its ids its own."""
+def to_svg(figure: Figure, name: str) -> str:
+    """A figure whose colours are those of COLOURS as an `<svg>` for a page; `name` is its own there."""
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     return _for_a_page(buffer.getvalue(), name)

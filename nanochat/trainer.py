@@ -147,15 +147,20 @@ class Trainer:
         return self.world.any(asked or self.stop.is_set() or self.step == self.options.stop_at_step)
 
     def _validate(self) -> None:
+        started = time.perf_counter()
         self.last_scores = self.stage.validate()
-        self.metrics.log(self.step, **self.last_scores)
-        print0(f"step {self.step}: " + ", ".join(f"{k} {v:.4f}" for k, v in self.last_scores.items()))
+        seconds = time.perf_counter() - started
+        self.metrics.log(self.step, **self.last_scores, eval_s=seconds)
+        shown = ", ".join(f"{k} {v:.4f}" for k, v in self.last_scores.items())
+        print0(f"step {self.step}: {shown} ({seconds:.1f} s)")
         if self.last_scores["val_bpb"] < self.best.get("val_bpb", math.inf):
             self.best = {"step": self.step, "val_bpb": self.last_scores["val_bpb"]}
 
     def _sample(self) -> None:
         if self.world.is_main:
-            self.metrics.log(self.step, samples=self.stage.sample())
+            started = time.perf_counter()
+            samples = self.stage.sample()
+            self.metrics.log(self.step, samples=samples, sample_s=time.perf_counter() - started)
 
     def _save(self) -> None:
         if self.saved_step == self.step:

@@ -11,7 +11,7 @@ import dataclasses
 from typing import Any
 
 from nanochat.common import base_dir, print0, resolve, run_main
-from nanochat.config import BaseEval
+from nanochat.config_eval import BaseEval
 from nanochat.configurator import parse
 from nanochat.core_bundle import open_bundle, task_names
 

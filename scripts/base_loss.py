@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 
 from nanochat.common import print0, run_main
-from nanochat.config import BaseLoss
+from nanochat.config_eval import BaseLoss
 from nanochat.configurator import parse
 
 

@@ -10,7 +10,7 @@ import dataclasses
 from pathlib import Path
 
 from nanochat.common import UsageError, print0, run_main
-from nanochat.config import ExportHF
+from nanochat.config_eval import ExportHF
 from nanochat.configurator import parse
 
 TEXTS = ("Once upon a time", " 1234 + 5.6e7 = ?\n\n\tdon't", "naïve 日本語 🙂 <|bos|")

@@ -14,7 +14,7 @@ import toy
 from test_core_eval import make_bundle
 
 from nanochat.common import UsageError, read_json
-from nanochat.config import BaseEval
+from nanochat.config_eval import BaseEval
 from nanochat.configurator import parse
 from nanochat.item_records import read_records
 

@@ -53,7 +53,10 @@ def test_training_on_several_ranks_goes_through_torchrun() -> None:
     commands = {step.name: " ".join(step.command(config)[1:]) for step in pipeline.plan(config)}
     launcher = "-m torch.distributed.run --standalone --nproc_per_node=8 -m -- scripts.base_train"
     assert commands["base"] == f"{launcher} --preset speedrun --run d20 --base-dir /big --fresh"
-    assert commands["tokenizer"].startswith("-m scripts.tok_train") and "exams" not in " ".join(commands)
+    assert commands["tokenizer"].startswith("-m scripts.tok_train")
+    assert commands["sft exams"].endswith(
+        "scripts.chat_eval --preset speedrun --run d20 --base-dir /big --source sft"
+    )
 
 
 def test_the_plan_says_where_how_long_and_what() -> None:
