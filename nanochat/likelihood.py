@@ -137,6 +137,6 @@ class Likelihood:
 def gathered(targets: Sequence[Sequence[int]], log_probs: Tensor, hits: Tensor) -> list[SpanScore]:
     """One score a row from (N,) log-probabilities and (N,) hits of all rows' targets, in order."""
     counts = [len(row) for row in targets]
-    sums = [part.sum().item() for part in log_probs.double().cpu().split(counts)]
+    sums = [part.sum().item() for part in log_probs.cpu().double().split(counts)]
     greedy = [bool(part.all()) for part in hits.cpu().split(counts)]
     return list(map(SpanScore, sums, counts, greedy))

@@ -26,8 +26,8 @@ PAGES = [*sorted((ROOT / "docs").rglob("*.md")), ROOT / "README.md"]
 # A module imports from its own line and from the lines above it; there are no cycles.
 LAYERS = [
     "common options config config_data config_eval presets configurator schedule room assets ledger offline",
-    "item_records dataset transfer fetch facts preflight encoding tokenizer execution metrics packing sources",
-    "patterns ranks pickle_record hf_tokenizer interchange compression corpus core_bundle",
+    "dataset transfer fetch facts preflight encoding tokenizer execution metrics packing sources",
+    "item_records patterns ranks pickle_record hf_tokenizer interchange compression corpus core_bundle",
     "run_folder pipeline launch report* sample_world world_*",
     "distributed probe attention cross_entropy kv_cache sampling gpt muon adamw optimizers dataloader",
     "checkpoint_manager engine likelihood loss_eval core_* evaluation hf_model export_hf",
