@@ -2,8 +2,8 @@
 
 What it is: plain data. Names, types, defaults, one line of help each, and the legacy flag names
 that still work. `GPTConfig` (what a checkpoint stores) is here, too, so that a login node can plan
-a run without torch. Options of what comes before training are in `config_data.py`. What it is not: parsing
-(`configurator.py`) or meaning (the modules that read it).
+a run without torch. Options of what comes before training are in `config_data.py`, of base evaluation in
+`config_eval.py`. What it is not: parsing (`configurator.py`) or meaning (the modules that read it).
 
 Units are in the names: `_tokens`, `_steps`, `_rows`, `_minutes`, `_mib`. `None` means "derive it":
 one dial, `--depth`, sets width, heads, horizon, batch and learning rates (`GPTConfig.from_depth`,
@@ -303,17 +303,6 @@ class ChatEval(Trained):
         else:
             name = "exams" if self.tasks == "world" else "chat"
         return name if self.samples == 1 else f"{name}_{self.samples}_samples"
-
-
-@dataclass(frozen=True)
-class BaseEval(Trained):
-    """Bits per byte and samples of a model."""
-
-    source: Literal["base", "mid", "sft", "rl"] = opt("base", "stage that trained it")
-    split: Literal["train", "val"] = opt("val", "which shards")
-    eval_tokens: int = opt(20 * 524_288, "tokens to evaluate at most", low=1)
-    documents: int = opt(0, "instead: the split's first N documents, in windows", low=0)
-    device_batch_rows: int = opt(16, "rows of one forward pass on one device", low=1)
 
 
 @dataclass(frozen=True)

@@ -88,7 +88,7 @@ def plan(config: Pipeline) -> list[Step]:
         Step("mid exams", "chat_eval", ("--source", "mid"), n, "mid", "chat"),
         sft,
         Step("sft exams", "chat_eval", ("--source", "sft"), n, "sft", "chat"),
-        Step("sft evaluation", "base_eval", ("--source", "sft"), n, "sft", "base"),
+        Step("sft evaluation", "base_eval", ("--source", "sft", "--evals", "bpb,samples"), n, "sft", "base"),
         Step("report", "report"),
     ]
 

@@ -23,6 +23,7 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
         "Rooted": {"run": "laptop"},
         "Places": {"data_dir": "data/world", "tok_dir": "tok/laptop"},
         "TokTrain": {"vocab_size": 2048, "digits": 1},
+        "BaseEval": {"evals": "bpb,samples"},
         "Pipeline": {
             "recipe": "laptop", "embedded_world": True, "minutes_bfloat16": 15, "minutes_float32": 35,
             "disk_mib": 400,
@@ -44,6 +45,7 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
         "Places": {"data_dir": "data/world", "tok_dir": "tok/tiny"},
         "Common": {"dtype": "float32"},
         "TokTrain": {"vocab_size": 512, "digits": 1},
+        "BaseEval": {"evals": "bpb,samples"},
         "Pipeline": {
             "recipe": "tiny", "embedded_world": True, "control_items": 4, "minutes_bfloat16": 2,
             "minutes_float32": 2, "disk_mib": 50,

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from nanochat import metrics, report_chat, report_pages, report_plots
+from nanochat import metrics, report_chat, report_core, report_pages, report_plots
 from nanochat.common import UsageError, atomic_path, json_safe, read_json, resolve, write_json
 from nanochat.launch import account
 
@@ -38,6 +38,7 @@ def write(root: Path, run: str) -> Path:
     """Write the three files into `runs/RUN/report`, which is returned, and into `report/`, the newest."""
     report = collect(root, run)
     plots, note = report_plots.draw(report)
+    plots += report_core.draw(report)
     pages = {
         "report.md": report_pages.markdown(report),
         "report.html": report_pages.html(report, plots, note, report_chat.draw(report)),
@@ -94,6 +95,9 @@ def collect(root: Path, run: str) -> Record:
         "chat": report_chat.collect(root, run),
         "exam_details": {stage: found.get("exams", {}) for stage, found in exams.items()},
         "examples": {stage: found.get("examples", []) for stage, found in exams.items()},
+        "core": {
+            stage: core for stage, f in folders.items() if (core := _optional(f / "evals" / "core.json"))
+        },
         "ledger": steps,
         "cluster": cluster,
         "curves": {stage: _curves(found) for stage, found in records.items()},

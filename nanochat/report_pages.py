@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 
-from nanochat import report_chat
+from nanochat import report_chat, report_core
 from nanochat import report_tables as tables
 from nanochat.metrics import format_seconds
 from nanochat.report_plots import Plot
@@ -29,7 +29,8 @@ def markdown(report: Report) -> str:
         _markdown_cell(tables.provenance(report)) + ".",
         "",
     ]
-    shown = [tables.stages(report), tables.exams(report), report_chat.table(report)]
+    shown = [tables.stages(report), tables.exams(report)]
+    shown += [report_chat.table(report), report_core.table(report)]
     for stage, samples in tables.samples(report).items():
         rows = [[sample["prompt"], tables.plain(sample["text"])] for sample in samples]
         shown.append(Table(f"Samples, {TITLES[stage]}", ["prompt", "reply"], rows, prose=True))
@@ -80,6 +81,7 @@ def html(report: Report, plots: Sequence[Plot], note: str | None, chat: Plot | N
 {_replies(report)}
 {_exams(report)}
 {_chat(report, chat)}
+{_section(report_core.table(report))}
 {_curves(plots, note)}
 {_section(tables.stages(report))}
 {_section(tables.data(report))}

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import pytest
 
-from nanochat import assets, config, config_data
+from nanochat import assets, config, config_data, config_eval
 from nanochat.common import UsageError
 from nanochat.config import BaseTrain, ChatSFT, MidTrain, Rooted
 from nanochat.configurator import from_dict, parse, parse_traced, to_dict
@@ -237,7 +237,7 @@ def test_presets_hold_for_every_stage(preset: str, stage: type) -> None:
 
 
 def test_presets_name_only_what_exists() -> None:
-    classes = vars(config) | vars(config_data) | vars(assets)
+    classes = vars(config) | vars(config_data) | vars(config_eval) | vars(assets)
     for parts in PRESETS.values():
         for class_name, values in parts.items():
             from_dict(classes[class_name], values)

@@ -20,7 +20,6 @@ from nanochat import configurator, pipeline
 from nanochat.assets import DownloadData, Preflight, Wanted
 from nanochat.common import UsageError, base_dir
 from nanochat.config import (
-    BaseEval,
     BaseTrain,
     ChatEval,
     ChatSFT,
@@ -31,6 +30,7 @@ from nanochat.config import (
     SampleWorld,
 )
 from nanochat.config_data import TokEval, TokTrain
+from nanochat.config_eval import BaseEval
 from nanochat.launch import sites
 from nanochat.launch.sites import Site
 from nanochat.options import opt
