@@ -16,8 +16,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from nanochat.common import UsageError, sha256_file
 from nanochat.calculator import calculate
+from nanochat.common import UsageError, sha256_file
 from nanochat.ledger import Ledger
 from nanochat.tokenizer import Tokenizer, split_pattern
 from tasks.arc import ARC
