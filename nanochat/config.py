@@ -292,6 +292,7 @@ class ChatEval(Trained):
     temperature: float = opt(0.0, "of the replies; 0 = greedy", low=0)
     top_k: int | None = opt(None, "draw replies from the k likeliest tokens", low=1)
     max_tokens: int | None = opt(None, "longest reply (default: the exam's)", low=1)
+    sandbox: Literal["strict", "best-effort", "off"] = opt("strict", "how programs of the model are confined")
     untrained: bool = opt(False, "control: random weights of the same architecture")
     compare: tuple[str, str] | None = opt(None, "two item files, A B: how much better B is, and how surely")
 

@@ -28,7 +28,7 @@ def main(argv: list[str]) -> None:
         return
     root = base_dir(config.base_dir)
     data = resolve(root, config.data_dir)
-    exams = catalogue.load_exams(root, data / config.exams, config.tasks)
+    exams = catalogue.load_exams(root, data / config.exams, config.tasks, config.sandbox)
 
     from nanochat import evaluation
     from nanochat.calculator import calculate

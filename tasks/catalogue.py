@@ -13,17 +13,20 @@ from collections.abc import Callable
 from pathlib import Path
 
 from nanochat.common import UsageError
+from nanochat.execution import Level
 from tasks import sample_world
 from tasks.arc import ARC
 from tasks.common import Task, TaskSequence
 from tasks.customjson import CustomJSON
 from tasks.gsm8k import GSM8K
+from tasks.humaneval import HumanEval
 from tasks.identity import Identity
 from tasks.mmlu import MMLU
 from tasks.smoltalk import SmolTalk
 from tasks.spellingbee import Spelling, SpellingBee
 
 Maker = Callable[[Path], Task]  # from the base folder
+ExamMaker = Callable[[Path, Level], Task]  # ... and the sandbox's level
 
 TRAIN: dict[str, Maker] = {
     "smoltalk": lambda root: SmolTalk(root, "train"),
@@ -35,12 +38,13 @@ TRAIN: dict[str, Maker] = {
     "spellingbee": lambda root: SpellingBee(root, "train"),
     "identity": lambda root: Identity(),
 }
-EXAMS: dict[str, Maker] = {
-    "arc-easy": lambda root: ARC(root, "easy", "test"),
-    "arc-challenge": lambda root: ARC(root, "challenge", "test"),
-    "mmlu": lambda root: MMLU(root, "test"),
-    "gsm8k": lambda root: GSM8K(root, "test"),
-    "spellingbee": lambda root: SpellingBee(root, "test"),
+EXAMS: dict[str, ExamMaker] = {
+    "arc-easy": lambda root, level: ARC(root, "easy", "test"),
+    "arc-challenge": lambda root, level: ARC(root, "challenge", "test"),
+    "mmlu": lambda root, level: MMLU(root, "test"),
+    "gsm8k": lambda root, level: GSM8K(root, "test"),
+    "humaneval": lambda root, level: HumanEval(root, "test", level=level),
+    "spellingbee": lambda root, level: SpellingBee(root, "test"),
 }
 
 
@@ -76,8 +80,8 @@ def _part(root: Path, folder: Path, part: str) -> Task:
     return task[: int(count)] if count else task
 
 
-def load_exams(root: Path, world: Path, names: str) -> dict[str, Task]:
-    """The exams of a comma-separated list or `all`, or those in the file `world`.
+def load_exams(root: Path, world: Path, names: str, level: Level = "strict") -> dict[str, Task]:
+    """The exams of a comma-separated list or `all`, or those in the file `world`. `level`: the sandbox's.
 
     Every item is made once (0.3 s for all), so that a bad row is named before a model is loaded.
     """
@@ -88,7 +92,7 @@ def load_exams(root: Path, world: Path, names: str) -> dict[str, Task]:
     if odd or not wanted:
         what = f"there is no exam {odd[0]!r}" if odd else "none is named"
         raise UsageError(f"--tasks {names!r}: {what}; name some of {', '.join(EXAMS)}, or all, or world")
-    exams = {name: EXAMS[name](root) for name in dict.fromkeys(wanted)}
+    exams = {name: EXAMS[name](root, level) for name in dict.fromkeys(wanted)}
     for exam in exams.values():
         collections.deque(exam, maxlen=0)
     return exams

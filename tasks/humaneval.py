@@ -10,18 +10,13 @@ Run: `pytest tests/test_humaneval.py`.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
-from nanochat.common import UsageError
 from nanochat.execution import Level, run_python
+from tasks.common import Item, Kind
+from tasks.rows import RowTask
 from tasks.sample_world import SPECIAL
-
-Item = dict[str, Any]
 
 FOLDER = "tasks/humaneval/openai_humaneval"
 COLUMNS = ("task_id", "prompt", "canonical_solution", "test", "entry_point")
@@ -62,9 +57,8 @@ def body(text: str) -> str:
 def program(item: Item, reply: str) -> str:
     """The program that runs to its end exactly if the reply passes the task's test."""
     code, prompt = extract_code(reply, item["entry_point"]), item["prompt"]
-    if defines(
-        code, item["entry_point"]
-    ):  # it brings its own signature; imports and helpers are the prompt's
+    if defines(code, item["entry_point"]):
+        # It brings its own signature; imports and helpers are the prompt's.
         prompt = prompt[: prompt.rindex(f"def {item['entry_point']}")]
     return f"{prompt}{code}\n\n{item['test']}\n\ncheck({item['entry_point']})\n"
 
@@ -84,60 +78,35 @@ def to_item(row: dict[str, Any]) -> Item:
     return {**known, "messages": messages, "answer": row["canonical_solution"]}
 
 
-class HumanEval(Sequence[Item]):
-    """The items below `root`, and whether a reply passes. A sandbox that is not there is found out at once.
+class HumanEval(RowTask):
+    """Whether a reply's function passes. A sandbox that is not there is found out at once.
 
     `level` is asked of the sandbox; what it gave is in `facts`, which belong into every result.
     """
 
-    name = "humaneval"
-    kind: Literal["generative"] = "generative"
-    must_end = False  # a body that is cut off behind the function is one all the same
+    kind: Kind = "generative"
 
     def __init__(
         self, root: Path, split: str = "test", *, level: Level = "strict", seconds: float = 5.0
     ) -> None:
+        super().__init__("humaneval", root, FOLDER, split, COLUMNS)
         self.level, self.seconds = level, seconds
         self.trial = run_python("", level=level)
-        self.items = [_item(where, row) for where, row in _rows(root / FOLDER, split)]
-
-    def __len__(self) -> int:
-        return len(self.items)
-
-    def __getitem__(self, index: int) -> Item:  # type: ignore[override]
-        return self.items[index]
 
     def facts(self) -> dict[str, Any]:
-        """What a result has to say beside the score: the sandbox's achieved level and its guards."""
         return {"sandbox": self.trial.level, "guards": list(self.trial.guards)}
 
+    def convert(self, row: dict[str, Any]) -> Item:
+        for name in COLUMNS:
+            if not row[name].strip():
+                raise ValueError(f"`{name}` is empty")
+        if not defines(row["prompt"], row["entry_point"]):
+            raise ValueError(f"the prompt does not define {row['entry_point']!r}")
+        known = {name: row[name] for name in ("task_id", "prompt", "test", "entry_point")}
+        messages = [{"role": "user", "content": row["prompt"]}]
+        return {**known, "messages": messages, "answer": row["canonical_solution"]}
+
     def check(self, item: Item, reply: str) -> bool:
-        """Whether the reply's function passes the task's test; an empty reply never does."""
         if not SPECIAL.sub("", reply).strip():
             return False
         return run_python(program(item, reply), seconds=self.seconds, level=self.level).ok
-
-
-def _item(where: str, row: dict[str, Any]) -> Item:
-    try:
-        return to_item(row)
-    except ValueError as error:
-        raise UsageError(f"{where}: {error}; fetch the file again") from error
-
-
-def _rows(folder: Path, split: str) -> list[tuple[str, dict[str, Any]]]:
-    """(file and row from 1, row) of every row of `SPLIT.parquet` or `SPLIT-0000i-of-0000n.parquet`."""
-    paths = sorted({*folder.glob(f"{split}.parquet"), *folder.glob(f"{split}-*-of-*.parquet")})
-    if not paths:
-        raise UsageError(f"no split {split!r} in {folder}; HumanEval has one, `test`")
-    found = []
-    for path in paths:
-        try:
-            rows = pq.ParquetFile(path).read(list(COLUMNS)).to_pylist()
-        except (pa.ArrowInvalid, OSError) as error:
-            raise UsageError(f"{path} cannot be read as HumanEval ({error}); fetch it again") from error
-        missing = [name for name in COLUMNS if rows and name not in rows[0]]
-        if missing or not rows:
-            raise UsageError(f"{path} has no {f'column {missing[0]!r}' if missing else 'rows'}")
-        found += [(f"{path}, row {number}", row) for number, row in enumerate(rows, 1)]
-    return found

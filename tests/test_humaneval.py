@@ -101,7 +101,7 @@ def test_nothing_runs_for_an_empty_reply(tmp_path: Path, monkeypatch: pytest.Mon
 )
 def test_faults_are_named(tmp_path: Path, rows: list[dict[str, Any]], name: str, fault: str) -> None:
     with pytest.raises(UsageError, match=fault):
-        load(save(tmp_path, *rows, name=name))
+        list(load(save(tmp_path, *rows, name=name)))
 
 
 def test_a_broken_file_is_named(tmp_path: Path) -> None:
