@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from nanochat.common import UsageError
-from nanochat.kv_cache import GROWTH_TOKENS, KVCache
+from nanochat.kv_cache import GROWTH_TOKENS, KVCache, right_pad
 from nanochat.sampling import Sampling, sample, uniforms
 from nanochat.tokenizer import SPECIAL_TOKENS, Tokenizer
 
@@ -108,12 +108,6 @@ def _survivors(alive: Sequence[bool]) -> list[int]:
     return [i if alive[i] else next(tail) for i in range(n)]
 
 
-def _right_pad(rows: Sequence[Sequence[int]], device: torch.device) -> Tensor:
-    """(B, longest) ids; padding is id 0, which nothing attends to."""
-    T = max(map(len, rows))
-    return torch.tensor([[*row, *[0] * (T - len(row))] for row in rows], device=device)
-
-
 def in_compute_dtype(model: GPT) -> GPT:
     """The model itself, or a copy whose weights are in its compute precision already.
 
@@ -189,8 +183,8 @@ class Engine:
 
     def _score_rest(self, options: list[list[int]], cache: KVCache) -> Tensor:
         """(B,) sums over all tokens but the first, whose distribution the cache's owner has already."""
-        real = _right_pad([[1] * (len(option) - 1) for option in options], self.device).bool()
-        targets = _right_pad([option[1:] for option in options], self.device)
+        real = right_pad([[1] * (len(option) - 1) for option in options], self.device).bool()
+        targets = right_pad([option[1:] for option in options], self.device)
         hidden = self._append([option[:-1] for option in options], cache, lambda x: x[real])  # (N, C)
         log_probs = self.model.logits(hidden).log_softmax(dim=-1).gather(1, targets[real][:, None])[:, 0]
         owner = real.nonzero()[:, 0]
@@ -202,7 +196,7 @@ class Engine:
         """Feed rows of different lengths; `pick` takes what is needed of the (B, T, C) hidden states."""
         counts = [len(row) for row in rows]
         cache.expect(counts)
-        picked = pick(self.model.hidden(_right_pad(rows, self.device), cache))
+        picked = pick(self.model.hidden(right_pad(rows, self.device), cache))
         cache.advance(counts)
         return picked
 

@@ -217,11 +217,19 @@ class GPT(nn.Module):
         frequencies = self.config.rope_base ** -(
             torch.arange(half, device=device, dtype=torch.float32) / half
         )
-        angles = torch.outer(
-            torch.arange(self.config.context, device=device, dtype=torch.float32), frequencies
-        )
+        angles = torch.outer(torch.arange(self.cos.size(0), device=device, dtype=torch.float32), frequencies)
         self.cos.copy_(angles.cos())
         self.sin.copy_(angles.sin())
+
+    def reach(self, tokens: int) -> None:
+        """Accept rows of up to `tokens` tokens; each layer still sees at most the last `context` of them.
+
+        For text that must not be cropped: a model reads worse beyond the context it was trained with.
+        """
+        if tokens > self.cos.size(0):
+            device = self.cos.device
+            self.cos, self.sin = (torch.empty(tokens, self.cos.size(1), device=device) for _ in range(2))
+            self._init_rotary(device)
 
     # ------------------------------------------------------------------ forward
 

@@ -57,7 +57,7 @@ class Step:
 
 
 def plan(config: Pipeline) -> list[Step]:
-    """The steps of a recipe: exams after each stage on the embedded world, bits per byte on other data."""
+    """The steps of a recipe: exams behind mid-training and SFT; on other data bits per byte as well."""
     n = config.nproc
     fresh = ("--fresh",) if config.fresh else ()
     base = Step("base", "base_train", fresh, n, "base")
@@ -88,9 +88,12 @@ def plan(config: Pipeline) -> list[Step]:
         base,
         Step("base evaluation", "base_eval", (), n, "base", "base"),
         mid,
+        Step("mid exams", "chat_eval", ("--source", "mid"), n, "mid", "chat"),
         sft,
-        Step("sft evaluation", "base_eval", ("--source", "sft"), n, "sft", "base"),
+        Step("sft exams", "chat_eval", ("--source", "sft"), n, "sft", "chat"),
+        Step("sft evaluation", "base_eval", ("--source", "sft", "--evals", "bpb,samples"), n, "sft", "base"),
         *rl,
+        *(Step("rl exams", "chat_eval", ("--source", "rl"), n, "rl", "chat") for _ in rl),
         Step("report", "report"),
     ]
 

@@ -9,6 +9,13 @@ from __future__ import annotations
 
 from typing import Any
 
+from nanochat.assets import MIXTURES
+
+_CHAT = {  # mid-training, SFT and exams on data from the hub
+    "MidTrain": {"mixture": MIXTURES["mid"]}, "ChatSFT": {"mixture": MIXTURES["sft"]},
+    "ChatEval": {"tasks": "all"},
+}  # fmt: skip
+
 # Preset -> name of a config class -> values. A script takes those of its own class and of its bases.
 PRESETS: dict[str, dict[str, dict[str, Any]]] = {
     # The whole pipeline on a laptop's CPU in minutes, offline, on the embedded world.
@@ -16,6 +23,7 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
         "Rooted": {"run": "laptop"},
         "Places": {"data_dir": "data/world", "tok_dir": "tok/laptop"},
         "TokTrain": {"vocab_size": 2048, "digits": 1},
+        "BaseEval": {"evals": "bpb,samples"},
         "Pipeline": {
             "recipe": "laptop", "embedded_world": True, "minutes_bfloat16": 15, "minutes_float32": 35,
             "disk_mib": 400,
@@ -41,6 +49,7 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
         "Places": {"data_dir": "data/world", "tok_dir": "tok/tiny"},
         "Common": {"dtype": "float32"},
         "TokTrain": {"vocab_size": 512, "digits": 1},
+        "BaseEval": {"evals": "bpb,samples"},
         "Pipeline": {
             "recipe": "tiny", "embedded_world": True, "control_items": 4, "minutes_bfloat16": 2,
             "minutes_float32": 2, "disk_mib": 50,
@@ -79,11 +88,11 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
     "speedrun": {
         "ModelOptions": {"depth": 20}, "Training": {"device_batch_rows": 32}, "Finetune": {"depth": 20},
         "Pipeline": {"recipe": "speedrun", "run": "d20", "hardware": "8 GPUs of 80 GB"},
-        "Wanted": {"depth": 20},
+        "Wanted": {"depth": 20}, **_CHAT,
     },
     "run1000": {
         "ModelOptions": {"depth": 32}, "Training": {"device_batch_rows": 8}, "Finetune": {"depth": 32},
         "Pipeline": {"recipe": "run1000", "run": "d32", "hardware": "8 GPUs of 80 GB"},
-        "Wanted": {"depth": 32},
+        "Wanted": {"depth": 32}, **_CHAT,
     },
 }  # fmt: skip

@@ -16,7 +16,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from nanochat import metrics, report_pages, report_plots
+from nanochat import metrics, report_chat, report_core, report_pages, report_plots
 from nanochat.common import UsageError, atomic_path, json_safe, read_json, resolve, write_json
 from nanochat.launch import account
 
@@ -40,9 +40,10 @@ def write(root: Path, run: str) -> Path:
     """Write the three files into `runs/RUN/report`, which is returned, and into `report/`, the newest."""
     report = collect(root, run)
     plots, note = report_plots.draw(report)
+    plots += report_core.draw(report)
     pages = {
         "report.md": report_pages.markdown(report),
-        "report.html": report_pages.html(report, plots, note),
+        "report.html": report_pages.html(report, plots, note, report_chat.draw(report)),
     }
     folder = root / "runs" / run / "report"
     for place in (folder, root / "report"):
@@ -93,8 +94,12 @@ def collect(root: Path, run: str) -> Record:
             "untrained": _scores(untrained),
             "base": scores.get("base", {}),
         },
+        "chat": report_chat.collect(root, run),
         "exam_details": {stage: found.get("exams", {}) for stage, found in exams.items()},
         "examples": {stage: found.get("examples", []) for stage, found in exams.items()},
+        "core": {
+            stage: core for stage, f in folders.items() if (core := _optional(f / "evals" / "core.json"))
+        },
         "ledger": steps,
         "cluster": cluster,
         "curves": {stage: _curves(found) for stage, found in records.items()},
@@ -145,6 +150,7 @@ def _stage(folder: Path, records: Sequence[Record], steps: Sequence[Record]) -> 
         "val_bpb": _last(records, "val_bpb"),
         "tokens_per_s": statistics.median(paces) if paces else None,
         "wall_s": sum(walls) if walls else sum(record.get("step_s", 0) for record in train),
+        "eval_s": sum(record.get("eval_s", 0) + record.get("sample_s", 0) for record in records),
         "attempts": len((_optional(folder / "env.json") or {}).get("attempts", [])) or 1,
         "data": ((facts.get("data") or {}).get("counters")) or {},
         "samples": _last(records, "samples") or [],

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 # matplotlib wants colours as numbers; each stands for a variable of the page.
 COLOURS = {
@@ -174,6 +175,11 @@ def _svg(name: str, plot: Callable[[Axes], None], x: str = "tokens") -> str:
     axes.xaxis.set_major_formatter(FuncFormatter(_short_number))
     axes.yaxis.set_major_formatter(FuncFormatter(_short_number))
     axes.set_xlabel(x)
+    return to_svg(figure, name)
+
+
+def to_svg(figure: Figure, name: str) -> str:
+    """A figure whose colours are those of COLOURS as an `<svg>` for a page; `name` is its own there."""
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     return _for_a_page(buffer.getvalue(), name)

@@ -130,6 +130,7 @@ def stages(report: Report) -> Table:
         "validation, bits per byte": lambda stage: decimals(stage["val_bpb"]),
         "tokens per second, median": lambda stage: quantity(stage["tokens_per_s"]),
         "wall time": lambda stage: format_seconds(stage["wall_s"]),
+        "of it validation and samples": lambda stage: format_seconds(stage["eval_s"]),
         "attempts": lambda stage: str(stage["attempts"]),
     }
     found = report["stages"]

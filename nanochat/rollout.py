@@ -28,12 +28,12 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
+from nanochat.calculator import calculate
 from nanochat.common import UsageError, print0
 from nanochat.config_rl import ChatRL
 from nanochat.dataloader import Batch
 from nanochat.distributed import World
 from nanochat.engine import Completion, Engine
-from nanochat.execution import calculate
 from nanochat.gpt import GPT
 from nanochat.packing import IGNORED, seeded_rng
 from nanochat.tokenizer import Tokenizer

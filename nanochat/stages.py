@@ -69,8 +69,10 @@ def finetune(
         for part in _split(items, config.seed)
     )
     batch = config.total_batch_tokens or inherited_batch
-    horizon = config.tokens or int(config.epochs * dataloader.epoch_rows(train, context) * context)
-    steps = config.steps or horizon // batch
+    steps = (
+        config.steps
+        or (config.tokens or int(config.epochs * dataloader.epoch_rows(train, context) * context)) // batch
+    )
     return _of_source(
         name, config, world, model, tokenizer, train=train, val=val,
         steps=max(1, steps), batch=batch, decay=0.0, source=None if config.from_scratch else source,

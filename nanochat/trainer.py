@@ -158,15 +158,19 @@ class Trainer:
     def _validate(self) -> None:
         started = time.perf_counter()
         self.last_scores = self.stage.validate()
-        self.metrics.log(self.step, **self.last_scores, eval_s=time.perf_counter() - started)
-        print0(f"step {self.step}: " + ", ".join(f"{k} {v:.4f}" for k, v in self.last_scores.items()))
+        seconds = time.perf_counter() - started
+        self.metrics.log(self.step, **self.last_scores, eval_s=seconds)
+        shown = ", ".join(f"{k} {v:.4f}" for k, v in self.last_scores.items())
+        print0(f"step {self.step}: {shown} ({seconds:.1f} s)")
         goal = self.stage.objective
         if self.last_scores[goal] < self.best.get(goal, math.inf):
             self.best = {"step": self.step, goal: self.last_scores[goal]}
 
     def _sample(self) -> None:
         if self.world.is_main:
-            self.metrics.log(self.step, samples=self.stage.sample())
+            started = time.perf_counter()
+            samples = self.stage.sample()
+            self.metrics.log(self.step, samples=samples, sample_s=time.perf_counter() - started)
 
     def _save(self) -> None:
         if self.saved_step == self.step:

@@ -21,12 +21,12 @@ def main(argv: list[str]) -> int:
 
     from tasks.problems import load_problems
 
-    task, data_hash = load_problems(resolve(base_dir(config.base_dir), config.data_dir), config.problems)
+    task = load_problems(resolve(base_dir(config.base_dir), config.data_dir), config.problems)
 
     from nanochat import stages
     from nanochat.runner import train
 
-    return train(folder, config, lambda world: stages.rl(config, world, task, data_hash))
+    return train(folder, config, lambda world: stages.rl(config, world, task, task.fingerprint))
 
 
 if __name__ == "__main__":

@@ -39,7 +39,7 @@ def held_out(config: RLControls, options: ChatRL, stage: str, run: str) -> dict[
     from tasks.problems import load_problems
 
     where = dataclasses.replace(options, run=run)
-    task, _ = load_problems(resolve(base_dir(config.base_dir), config.data_dir), config.exam)
+    task = load_problems(resolve(base_dir(config.base_dir), config.data_dir), config.exam)
     with evaluation.loaded(where, stage, options.depth) as (world, model, tokenizer, _):
         room = (model.config.context, options.max_tokens)
         asked = rollout.fixed_prompts(task, range(len(task)), tokenizer, *room)

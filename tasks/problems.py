@@ -13,13 +13,13 @@ import re
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from nanochat.common import UsageError
-from tasks.common import load_mixture
+from tasks.common import Item, Kind, Task, TaskSequence
+from tasks.customjson import CustomJSON
 from tasks.sample_world import visible
 
-Item = dict[str, Any]
 NUMBER = re.compile(r"-?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?")
 
 
@@ -29,14 +29,16 @@ def last_number(text: str) -> Fraction | None:
     return Fraction(found[-1].replace(",", "")) if found else None
 
 
-class Problems(Sequence[Item]):
-    """The problems of some files; a `Task` of `rollout.py` and an `Exam` of `evaluate.py`."""
+class Problems(Task):
+    """Some problems; also a `Task` of `nanochat/rollout.py`, since it knows what a reply is worth."""
 
-    kind: Literal["choice", "generative"] = "generative"
+    kind: Kind = "generative"
     must_end = True  # a reply that does not stop is wrong, whatever it says
+    max_tokens = 128
 
-    def __init__(self, items: Sequence[Item]) -> None:
+    def __init__(self, items: Sequence[Item], fingerprint: str = "") -> None:
         """UsageError if one has no `messages`, or no `result` that is a number."""
+        super().__init__("problems", len(items), fingerprint)
         self._items = items
         for index, item in enumerate(items):
             if "messages" not in item or _number(item.get("result")) is None:
@@ -44,10 +46,7 @@ class Problems(Sequence[Item]):
                     f"problem {index + 1} needs `messages` and a number as `result`: {item!r:.200}"
                 )
 
-    def __len__(self) -> int:
-        return len(self._items)
-
-    def __getitem__(self, index: int) -> Item:  # type: ignore[override]
+    def item(self, index: int) -> Item:
         return self._items[index]
 
     def check(self, item: Item, reply: str) -> bool:
@@ -65,7 +64,11 @@ def _number(result: Any) -> Fraction | None:
     return Fraction(str(result)) if isinstance(result, (int, float)) else None
 
 
-def load_problems(folder: Path, names: str) -> tuple[Problems, str]:
-    """The problems of a comma-separated list of files below `folder`, and a hash of their bytes."""
-    items, digest = load_mixture(folder, names)
-    return Problems(items), digest
+def load_problems(folder: Path, names: str) -> Problems:
+    """The problems of a comma-separated list of files below `folder`."""
+    paths = [folder / name.strip() for name in names.split(",") if name.strip()]
+    missing = [str(path) for path in paths if not path.is_file()]
+    if missing or not paths:
+        raise UsageError(f"problems {names!r}: no such file: {', '.join(missing) or '(none named)'}")
+    files = TaskSequence([CustomJSON(path) for path in paths])
+    return Problems(files, files.fingerprint)

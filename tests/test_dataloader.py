@@ -17,6 +17,7 @@ import pytest
 import torch
 from loader_helpers import BYTES, Numbered, chat, random_lengths, take
 
+from nanochat import dataloader
 from nanochat.dataloader import COUNTERS, Batch, DocumentSource, ItemSource, _Prefetch, batches, epoch_rows
 from nanochat.dataset import split_shards, write_shards
 from nanochat.packing import IGNORED
@@ -84,6 +85,18 @@ def test_every_target_exactly_once(seed: int) -> None:
         assert stats["targets"] == sum(int((b.targets >= 0).sum()) for b in found)
         assert stats["rows"] + stats["filler_rows"] == 3 * len(found)
         assert epoch_rows(source, context) == stats["rows"]
+
+
+def test_some_windows_stand_for_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    source = Numbered([[length % 30 + 1 for length in range(40)] for _ in range(50)], seed=0)
+    exact = epoch_rows(source, 16)
+    monkeypatch.setattr(dataloader, "COUNTED_WINDOWS", 5)
+    assert epoch_rows(source, 16) == exact  # its windows are alike
+    asked: list[int] = []
+    window = source.window
+    monkeypatch.setattr(source, "window", lambda epoch, index: asked.append(index) or window(epoch, index))
+    epoch_rows(source, 16)
+    assert asked == [0, 1, 2, 3, 4]
 
 
 def test_documents_from_shards_lose_nothing(tmp_path: Path) -> None:

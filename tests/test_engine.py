@@ -10,9 +10,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from nanochat.calculator import calculate
 from nanochat.config import GPTConfig
 from nanochat.engine import Completion, Engine, KVCache, _survivors, in_compute_dtype
-from nanochat.execution import calculate
 from nanochat.gpt import GPT
 from nanochat.tokenizer import Tokenizer, split_pattern
 

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from nanochat import report, report_pages, report_plots, report_tables
+from nanochat import report, report_chat, report_pages, report_plots, report_tables
 from nanochat.common import UsageError, read_json, write_json
 from nanochat.metrics import MetricsLog
 from scripts.report import main
@@ -117,6 +117,33 @@ def test_the_figures_of_a_run(run: Path) -> None:
     assert stage["evals"]["exams"] == {"wall_s": 1.5}
     assert 0.2 < stage["loss"] < 1.0
     assert json.loads(json.dumps(found, allow_nan=False)) == found
+
+
+def chat(score: float, **more: Any) -> dict[str, Any]:
+    facts = {"score": score, "low": score - 0.02, "high": score + 0.02, "n": 300}
+    core = {"ChatCORE-5": {**facts, "n": 999}, "ChatCORE-6": {"missing": ["spellingbee"]}}
+    return {"exams": {"mmlu": {**facts, "chance": 0.25, "overlong": 7}, **more}, "chatcore": core}
+
+
+def test_the_chat_evaluation_stands_in_both_pages(run: Path) -> None:
+    """Stage beside stage, with intervals; a ChatCORE that lacks tasks is not shown."""
+    sampled = {"score": 0.1, "low": 0.05, "high": 0.2, "n": 50, "pass_at": {"1": 0.1, "8": 0.4}, "empty": 3}
+    write_json(run / "mid_r" / "evals" / "chat.json", chat(0.3))
+    write_json(run / "sft_r" / "evals" / "chat.json", chat(0.35, gsm8k=sampled))
+    try:
+        found = report.collect(run, "r")
+        text, page = report_pages.markdown(found), report_pages.html(found, [], None, report_chat.draw(found))
+    finally:
+        for stage in ("mid", "sft"):
+            (run / f"{stage}_r" / "evals" / "chat.json").unlink()
+    assert "| mmlu | 30.0 % (28.0 to 32.0), 7 too long | 35.0 % (33.0 to 37.0), 7 too long | 25.0 % |" in text
+    assert "| gsm8k | - | 10.0 % (5.0 to 20.0), pass@8 40.0 %, 3 empty | - | 50 |" in text
+    assert text.index("| gsm8k") < text.index("| ChatCORE-5 | 30.0 %") and "ChatCORE-6" not in text
+    assert "<h2>Chat evaluation</h2><figure>" in page and "pass@8 40.0 %" in page
+    figure = ElementTree.fromstring(page[page.index("<svg") : page.index("</svg>") + len("</svg>")])
+    words = "".join(figure.itertext())
+    assert all(word in words for word in ("mmlu", "gsm8k", "ChatCORE-5", "MID", "SFT", "guessing"))
+    assert report_chat.draw(report.collect(run, "r")) is None
 
 
 def test_curves_are_thinned_and_keep_the_end(base: Path) -> None:

@@ -279,6 +279,13 @@ def test_train_refuses(arguments: tuple, options: dict[str, int], message: str) 
         rustbpe.train(*arguments, **options)
 
 
+def test_a_batch_is_no_string() -> None:
+    encoder = rustbpe.Encoder(BYTES)
+    for call in (encoder.encode_batch, encoder.encode_batch_flat):
+        with pytest.raises(ValueError, match="texts is one string: pass an iterable"):
+            call("one string")
+
+
 def test_flat_ids_of_two_bytes_need_a_vocabulary_that_fits() -> None:
     many = [*BYTES, *sorted({f"{n:05}".encode() for n in range(65_281)})]
     for tokens, itemsize in ((BYTES, 3), (BYTES, 8), (many, 2)):
@@ -331,7 +338,7 @@ def test_wrong_types_are_type_errors() -> None:
     for call in (
         lambda: rustbpe.train([b"a"], 300),
         lambda: encoder.encode(b"a"),
-        lambda: encoder.encode_batch("a"),
+        lambda: encoder.encode_batch(["a", b"a"]),
     ):
         with pytest.raises(TypeError):
             call()

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from nanochat.execution import calculate
+from nanochat.calculator import calculate
 from nanochat.tokenizer import Tokenizer, split_pattern
 from nanochat.world_problems import (
     KINDS,
@@ -73,7 +73,7 @@ def test_the_files_are_kept_and_never_overwritten(written: Path, tmp_path: Path)
 
 
 def test_practice_and_exam_share_no_question(written: Path) -> None:
-    train, exam = (load_problems(written, name)[0] for name in FILES[:2])
+    train, exam = (load_problems(written, name) for name in FILES[:2])
     asked = [{item["messages"][0]["content"] for item in task} for task in (train, exam)]
     assert len(asked[0]) == 4_000 and len(asked[1]) == 400 and not asked[0] & asked[1]
 
@@ -81,7 +81,7 @@ def test_practice_and_exam_share_no_question(written: Path) -> None:
 def test_the_shown_replies_earn_the_reward(written: Path) -> None:
     tokenizer = Tokenizer([bytes([i]) for i in range(256)], split_pattern())
     shown = [json.loads(line) for line in (written / FILES[2]).read_text().splitlines()]
-    task = load_problems(written, FILES[0])[0]
+    task = load_problems(written, FILES[0])
     for chat in shown[:50]:
         calls = [part["text"] for part in chat["messages"][1]["content"] if part["type"] == "python"]
         result = int(str(calculate(calls[1])))

@@ -107,7 +107,7 @@ def options(stage: str, world: Path, base: Path, *extra: str) -> list[str]:
 def outcome(folder: Path) -> dict[str, Any]:
     """What two runs must share to be the same: hashes of the newest checkpoint, and all that was logged."""
     newest = max((folder / "checkpoints").glob("step_*"))
-    clocks = {"time", "step_s", "tokens_per_s", "eval_s"}
+    clocks = {"time", "step_s", "tokens_per_s", "eval_s", "sample_s"}
     log = [
         {k: v for k, v in record.items() if k not in clocks}
         for record in metrics.read(folder / "metrics.jsonl")

@@ -17,19 +17,20 @@ from pathlib import Path
 from typing import Any
 
 from nanochat import configurator, pipeline
-from nanochat.assets import DownloadData, Preflight
+from nanochat.assets import DownloadData, Preflight, Wanted
 from nanochat.common import UsageError, base_dir
 from nanochat.config import (
-    BaseEval,
     BaseTrain,
     ChatEval,
     ChatSFT,
+    Finetune,
     MidTrain,
     Pipeline,
     Rooted,
     SampleWorld,
 )
 from nanochat.config_data import TokEval, TokTrain
+from nanochat.config_eval import BaseEval
 from nanochat.config_rl import ChatRL
 from nanochat.launch import sites
 from nanochat.launch.sites import Site
@@ -143,7 +144,15 @@ def read(argv: Sequence[str], more: Sequence[str] = ()) -> Request:
     looked: Preflight = configurator.parse(
         Preflight, [*rooted, *routed["preflight"]], prog="preflight", about=None
     )
+    mixtures = {f"{s.step.stage}_mixture": s.config.mixture for s in stages if isinstance(s.config, Finetune)}
+    stages = tuple(s.changed(**_unset(s.config, mixtures)) for s in stages)
+    looked = dataclasses.replace(looked, **_unset(looked, mixtures))
     return Request(launch, preset, site, run, root, stages, looked, (*argv, *more))
+
+
+def _unset(config: Any, mixtures: Mapping[str, Any]) -> dict[str, Any]:
+    """What a stage trains on is what the data job fetches and preflight looks for, unless they were told."""
+    return {k: v for k, v in mixtures.items() if isinstance(config, Wanted) and getattr(config, k) is None}
 
 
 def _place(path: str) -> Path:

@@ -9,6 +9,7 @@
 mod common;
 
 use criterion::{criterion_group, criterion_main, Criterion, Throughput};
+use rustbpe::batch::Block;
 use rustbpe::encode::Encoder;
 use rustbpe::error::Error;
 use rustbpe::patterns::{GPT4_PATTERN, NAMED};
@@ -65,7 +66,14 @@ fn bpe(c: &mut Criterion) {
     }
     let encoder = Encoder::new(train(&documents, 8_192, 1), GPT4_PATTERN).unwrap();
     for threads in [1, 2] {
-        let encode = || encoder.encode_batch(&documents, threads).unwrap().n_ids();
+        let encode = || {
+            let mut n_ids = 0;
+            let count = |block: &Block| {
+                n_ids += block.ids.len();
+                Ok::<_, Error>(())
+            };
+            encoder.encode_batch(&documents, threads, count).map(|()| n_ids)
+        };
         group.bench_function(format!("encode, {threads} threads"), |b| b.iter(encode));
     }
     let long = documents.concat().replace([' ', '\n'], "x");

@@ -41,19 +41,21 @@ pub fn split(data: &[u8]) {
 
 /// Encoding equals the twin's, in one go and as a stream cut anywhere, and decodes to the text.
 pub fn encode(data: &[u8]) {
-    thread_local!(static MADE: OnceCell<(Vec<Vec<u8>>, Encoder, Splitter)> = const { OnceCell::new() });
+    thread_local!(static MADE: OnceCell<(Vec<Vec<u8>>, Encoder, Encoder, Splitter)> = const { OnceCell::new() });
     let make = || {
         let splitter = Splitter::new(GPT4_PATTERN).unwrap();
         let mut rng = Rng(12);
         let documents: Vec<String> = (0..40).map(|_| rng.text(NASTY, 60) + &rng.text("abc ", 60)).collect();
         let tokens = slow_train(&documents, &splitter, 600);
-        (tokens.clone(), Encoder::new(tokens, GPT4_PATTERN).unwrap(), splitter)
+        let encoder = || Encoder::new(tokens.clone(), GPT4_PATTERN).unwrap();
+        (tokens.clone(), encoder(), encoder().with_window(9), splitter)
     };
     let Some((choice, text)) = choice_and_text(data) else { return };
     MADE.with(|made| {
-        let (tokens, encoder, splitter) = made.get_or_init(make);
+        let (tokens, encoder, windowed, splitter) = made.get_or_init(make);
         let ids = encoder.encode(&text).unwrap();
         assert_eq!(ids, slow_encode(tokens, &splitter.split(&text).unwrap()));
+        assert_eq!(ids, windowed.encode(&text).unwrap());
         assert_eq!(
             encoder.decode(&ids.iter().map(|&id| id.into()).collect::<Vec<_>>()).unwrap(),
             text.as_bytes()

@@ -2,93 +2,135 @@
 //!
 //! What it is not: the encoding of a text (`encode`).
 
+use std::collections::BTreeMap;
 use std::ops::Range;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{mpsc, Mutex};
+use std::{iter, thread};
 
-use rayon::prelude::*;
-
-use crate::encode::Encoder;
+use crate::encode::{Encoder, Scratch};
 use crate::error::Error;
-use crate::{thread_count, thread_pool};
+use crate::thread_count;
 
-/// A thread is not worth starting for less text than this.
-const BYTES_PER_THREAD: usize = 1 << 15;
-/// Text that a thread takes at a time: small enough to share evenly, large enough not to ask often.
+/// Text that a thread takes at a time: small enough to share evenly, large enough to be worth a thread.
 const BLOCK_BYTES: usize = 1 << 15;
 
-/// The ids of many texts, in the order of the texts.
+/// Some ids of a batch, in the order of the texts. A long text may begin in an earlier block or go on in the
+/// next one.
 #[derive(Default)]
-pub struct Batch(Vec<Block>);
-
-/// The ids of some texts in a row, and where those of each text end.
-#[derive(Default)]
-struct Block {
-    ids: Vec<u32>,
-    ends: Vec<usize>,
+pub struct Block {
+    pub ids: Vec<u32>,
+    /// Where in `ids` those of each text end that ends here.
+    pub ends: Vec<usize>,
 }
 
-impl Batch {
-    /// The ids of each text.
-    pub fn rows(&self) -> impl Iterator<Item = &[u32]> {
-        self.0.iter().flat_map(|block| {
-            let starts = std::iter::once(0).chain(block.ends.iter().copied());
-            starts.zip(&block.ends).map(|(start, &end)| &block.ids[start..end])
-        })
-    }
-
-    /// All ids, in pieces.
-    pub fn ids(&self) -> impl Iterator<Item = &[u32]> {
-        self.0.iter().map(|block| block.ids.as_slice())
-    }
-
-    pub fn n_rows(&self) -> usize {
-        self.0.iter().map(|block| block.ends.len()).sum()
-    }
-
-    pub fn n_ids(&self) -> usize {
-        self.0.iter().map(|block| block.ids.len()).sum()
-    }
-}
+/// A text, or as much of it as goes to one thread, and whether it is the last of its text.
+type Part<'t> = (&'t str, bool);
 
 impl Encoder {
-    /// Encodes each text, on `threads` threads (0: all cores) or as many as pay.
-    pub fn encode_batch<T: AsRef<str> + Sync>(&self, texts: &[T], threads: usize) -> Result<Batch, Error> {
-        let bytes: usize = texts.iter().map(|text| text.as_ref().len()).sum();
-        let most = texts.len().min(bytes / BYTES_PER_THREAD);
-        let threads = if most < 2 { 1 } else { thread_count(threads).min(most) };
-        if threads < 2 {
-            return Ok(Batch(vec![self.encode_block(texts)?]));
-        }
-        let blocks = blocks_of(texts);
-        let encode = |block: Range<usize>| self.encode_block(&texts[block]);
-        // One block at a time: the work of the last ones is what the threads share evenly.
-        let encoded = || blocks.into_par_iter().with_max_len(1).map(encode).collect::<Result<_, _>>();
-        thread_pool(threads)?.install(encoded).map(Batch)
+    /// Encodes the texts and calls `each` with the blocks in order, while other threads encode the next
+    /// ones, on `threads` threads (0: all cores), this one included, or as many as pay.
+    pub fn encode_batch<T: AsRef<str>, E: From<Error>>(
+        &self,
+        texts: &[T],
+        threads: usize,
+        mut each: impl FnMut(&Block) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let parts = self.parts_of(texts);
+        let blocks = blocks_of(&parts);
+        let threads = if blocks.len() < 2 { 1 } else { thread_count(threads).min(blocks.len()) };
+        let next = AtomicUsize::new(0);
+        // To fill the same memory again spares the system the giving, taking and clearing of pages.
+        let spent = Mutex::new(Vec::new());
+        let encode = |scratch: &mut Scratch| {
+            let index = next.fetch_add(1, Ordering::Relaxed);
+            let block = spent.lock().ok().and_then(|mut spent| spent.pop()).unwrap_or_default();
+            blocks.get(index).map(|range| (index, self.encode_block(&parts[range.clone()], scratch, block)))
+        };
+        thread::scope(|scope| {
+            let (done, arriving) = mpsc::channel();
+            for _ in 1..threads {
+                let done = done.clone();
+                let work = move |scratch: &mut Scratch| {
+                    iter::from_fn(|| encode(scratch)).try_for_each(|block| done.send(block))
+                };
+                // What a thread that the system refuses would have done, this one does.
+                let _refused = thread::Builder::new().spawn_scoped(scope, || self.with_scratch(work));
+            }
+            drop(done);
+            self.with_scratch(|scratch| {
+                let mut ready = BTreeMap::new();
+                for wanted in 0..blocks.len() {
+                    let block = loop {
+                        ready.extend(arriving.try_iter());
+                        if let Some(block) = ready.remove(&wanted) {
+                            break block;
+                        }
+                        match encode(scratch).or_else(|| arriving.recv().ok()) {
+                            Some((index, block)) => drop(ready.insert(index, block)),
+                            None => return Ok(()), // a thread has panicked: the scope passes that on
+                        }
+                    };
+                    let block = block?;
+                    each(&block)?;
+                    if let Ok(mut spent) = spent.lock() {
+                        spent.push(block);
+                    }
+                }
+                Ok(())
+            })
+        })
     }
 
-    fn encode_block<T: AsRef<str>>(&self, texts: &[T]) -> Result<Block, Error> {
-        let mut block = Block::default();
-        self.with_scratch(|scratch| {
-            for text in texts {
-                self.encode_into(text.as_ref(), scratch, &mut block.ids)?;
-                block.ends.push(block.ids.len());
+    fn parts_of<'t, T: AsRef<str>>(&self, texts: &'t [T]) -> Vec<Part<'t>> {
+        let mut parts = Vec::with_capacity(texts.len());
+        for text in texts {
+            let mut rest = text.as_ref();
+            while rest.len() > 2 * BLOCK_BYTES && self.cuts_at_blanks() {
+                let Some(cut) = first_cut(rest, BLOCK_BYTES) else { break };
+                parts.push((&rest[..cut], false));
+                rest = &rest[cut..];
             }
-            Ok(block)
-        })
+            parts.push((rest, true));
+        }
+        parts
+    }
+
+    /// Fills `block`, whose old content goes.
+    fn encode_block(&self, parts: &[Part], scratch: &mut Scratch, mut block: Block) -> Result<Block, Error> {
+        block.ids.clear();
+        block.ends.clear();
+        for &(text, is_last) in parts {
+            self.encode_into(text, scratch, &mut block.ids)?;
+            block.ends.extend(is_last.then_some(block.ids.len()));
+        }
+        Ok(block)
     }
 }
 
-/// Neighbouring texts of at least `BLOCK_BYTES` together, or the rest.
-fn blocks_of<T: AsRef<str>>(texts: &[T]) -> Vec<Range<usize>> {
+/// Neighbouring parts of at least `BLOCK_BYTES` together, or the rest.
+fn blocks_of(parts: &[Part]) -> Vec<Range<usize>> {
     let mut blocks = Vec::new();
     let (mut start, mut bytes) = (0, 0);
-    for (index, text) in texts.iter().enumerate() {
-        bytes += text.as_ref().len();
-        if bytes >= BLOCK_BYTES || index + 1 == texts.len() {
+    for (index, part) in parts.iter().enumerate() {
+        bytes += part.0.len();
+        if bytes >= BLOCK_BYTES || index + 1 == parts.len() {
             blocks.push(start..index + 1);
             (start, bytes) = (index + 1, 0);
         }
     }
     blocks
+}
+
+/// The first place from byte `from` on where `text` may be cut: before a blank that follows a non-blank.
+fn first_cut(text: &str, from: usize) -> Option<usize> {
+    let blanks = text.as_bytes()[from..].iter().enumerate().filter(|&(_, &byte)| byte == b' ');
+    blanks.map(|(at, _)| from + at).find(|&at| is_cut(text, at))
+}
+
+/// Whether no hand-written pattern looks across the blank at byte `at`: a non-blank stands before it.
+fn is_cut(text: &str, at: usize) -> bool {
+    text[..at].chars().next_back().is_some_and(|before| !before.is_whitespace())
 }
 
 /// A text that arrives in pieces; its ids as soon as no later piece can change them.
@@ -127,7 +169,6 @@ impl Stream {
     /// The last blank after a non-blank, in what has not been searched yet.
     fn last_cut(&self) -> Option<usize> {
         let mut blanks = self.waiting[self.searched..].rmatch_indices(' ').map(|(at, _)| self.searched + at);
-        blanks
-            .find(|&at| self.waiting[..at].chars().next_back().is_some_and(|before| !before.is_whitespace()))
+        blanks.find(|&at| is_cut(&self.waiting, at))
     }
 }

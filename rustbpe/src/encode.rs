@@ -5,20 +5,15 @@
 //! lowest rank is joined, the leftmost first, until none is left. What it is not: a place for special
 //! tokens; their strings are ordinary text here.
 
-use std::cmp::Reverse;
-use std::collections::BinaryHeap;
 use std::sync::Mutex;
 
 use rustc_hash::FxHashMap;
 
 use crate::error::Error;
+use crate::merge::{Merges, NONE};
 use crate::short::{hash, pack, Table};
 use crate::split::Splitter;
 
-/// No pair: larger than any rank.
-const NONE: u32 = u32::MAX;
-/// Up to this many bytes a scan for the lowest rank is faster than a heap.
-const SHORT: usize = 100;
 /// Merged pieces that a call remembers (a power of two), if they have at most so many tokens.
 const RECENT_PIECES: usize = 1 << 13;
 const RECENT_IDS: usize = 7;
@@ -27,15 +22,10 @@ const MAX_IDLE: usize = 64;
 
 pub struct Encoder {
     splitter: Splitter,
-    tokens: Vec<Vec<u8>>,
     /// Ids of the tokens of up to `short::MAX_BYTES` bytes, and of the others.
     short_ids: Table<u32>,
     long_ids: FxHashMap<Vec<u8>, u32>,
-    byte_ids: [u32; 256],
-    /// Bytes of each token.
-    lengths: Vec<u32>,
-    /// (left id, right id) to the id of their joined bytes, for every way to cut a token in two.
-    pairs: FxHashMap<(u32, u32), u32>,
+    merges: Merges,
     /// Scratch memory of calls that have ended.
     idle: Mutex<Vec<Scratch>>,
 }
@@ -84,7 +74,7 @@ impl Encoder {
                 None => return bad(format!("the single byte {byte} is missing; all 256 are needed")),
             }
         }
-        let pairs = all_pairs(&tokens, &ids);
+        let merges = Merges::new(tokens, &ids, byte_ids);
         let mut short_ids = Table::with_capacity(ids.len());
         let mut long_ids = FxHashMap::default();
         for (token, id) in ids {
@@ -93,22 +83,17 @@ impl Encoder {
                 None => drop(long_ids.insert(token, id)),
             }
         }
-        let idle = Mutex::new(Vec::new());
-        let lengths = tokens.iter().map(|token| token.len() as u32).collect();
-        Ok(Self {
-            splitter: Splitter::new(pattern)?,
-            tokens,
-            short_ids,
-            long_ids,
-            byte_ids,
-            lengths,
-            pairs,
-            idle,
-        })
+        Ok(Self { splitter: Splitter::new(pattern)?, short_ids, long_ids, merges, idle: Mutex::default() })
+    }
+
+    /// The same encoder with another size of window, at least 1 byte; for tests, since ids do not depend on it.
+    pub fn with_window(mut self, bytes: usize) -> Self {
+        self.merges.window = bytes.max(1);
+        self
     }
 
     pub fn n_tokens(&self) -> usize {
-        self.tokens.len()
+        self.merges.tokens().len()
     }
 
     /// See [`Splitter::cuts_at_blanks`].
@@ -153,8 +138,7 @@ impl Encoder {
         let Some(key) = pack(piece) else {
             return match self.long_ids.get(piece) {
                 Some(&id) => ids.push(id),
-                None if piece.len() <= SHORT => self.merge_short(piece, &mut scratch.ranks, ids),
-                None => self.merge_long(piece, ids),
+                None => self.merges.merge(piece, &mut scratch.ranks, ids),
             };
         };
         if let Some(id) = self.short_ids.get(key) {
@@ -165,7 +149,7 @@ impl Encoder {
             return ids.extend_from_slice(&recent.ids[..recent.n as usize]);
         }
         let start = ids.len();
-        self.merge_short(piece, &mut scratch.ranks, ids);
+        self.merges.merge_short(piece, &mut scratch.ranks, ids);
         let merged = &ids[start..];
         if merged.len() <= RECENT_IDS {
             (recent.key, recent.n) = (key, merged.len() as u32);
@@ -176,138 +160,10 @@ impl Encoder {
     pub fn decode(&self, ids: &[i64]) -> Result<Vec<u8>, Error> {
         let mut bytes = Vec::with_capacity(ids.len() * 4);
         for &id in ids {
-            let token = usize::try_from(id).ok().and_then(|index| self.tokens.get(index));
-            let token = token.ok_or(Error::UnknownId { id, n_tokens: self.tokens.len() })?;
+            let token = usize::try_from(id).ok().and_then(|index| self.merges.tokens().get(index));
+            let token = token.ok_or(Error::UnknownId { id, n_tokens: self.merges.tokens().len() })?;
             bytes.extend_from_slice(token);
         }
         Ok(bytes)
     }
-
-    /// The id of the two tokens joined, which is the rank of the pair.
-    #[inline]
-    fn rank(&self, left: u32, right: u32) -> u32 {
-        self.pairs.get(&(left, right)).copied().unwrap_or(NONE)
-    }
-
-    /// Appends the tokens of `piece` to `ids`. Quadratic, and the fastest way for a word.
-    /// `ranks` is a buffer: the rank of each pair of adjacent tokens of the piece.
-    fn merge_short(&self, piece: &[u8], ranks: &mut Vec<u32>, ids: &mut Vec<u32>) {
-        let base = ids.len();
-        ids.extend(piece.iter().map(|&byte| self.byte_ids[byte as usize]));
-        ranks.clear();
-        ranks.extend(ids[base..].windows(2).map(|pair| self.rank(pair[0], pair[1])));
-        while let Some((at, &rank)) = ranks.iter().enumerate().min_by_key(|&(_, &rank)| rank) {
-            if rank == NONE {
-                break;
-            }
-            ids[base + at] = rank;
-            ids.remove(base + at + 1);
-            ranks.remove(at);
-            if at > 0 {
-                ranks[at - 1] = self.rank(ids[base + at - 1], rank);
-            }
-            if at < ranks.len() {
-                ranks[at] = self.rank(rank, ids[base + at + 1]);
-            }
-        }
-    }
-
-    /// Appends the tokens of `piece` to `ids`, in time that grows with its length and hardly faster: the
-    /// pairs wait by rank, and those of one rank are joined from left to right.
-    fn merge_long(&self, piece: &[u8], ids: &mut Vec<u32>) {
-        let cells: Vec<u32> = piece.iter().map(|&byte| self.byte_ids[byte as usize]).collect();
-        let ranks = cells.windows(2).map(|pair| self.rank(pair[0], pair[1])).chain([NONE]).collect();
-        let mut long = Long { cells, ranks, queue: Queue::default() };
-        for (at, &rank) in (0..).zip(&long.ranks) {
-            long.queue.push(rank, at);
-        }
-        while let Some((rank, places)) = long.queue.pop() {
-            let mut places = places.into_iter();
-            while let Some(at) = places.next() {
-                // Only a vocabulary that no training gives has a pair that comes before its own parts.
-                if long.ranks[at as usize] == rank && self.join(&mut long, at) < rank {
-                    places.by_ref().for_each(|at| long.queue.push(rank, at));
-                }
-            }
-        }
-        let mut at = 0;
-        while let Some(&id) = long.cells.get(at) {
-            ids.push(id);
-            at += self.length(id);
-        }
-    }
-
-    /// Joins the pair that opens at `at` and returns the lower rank of the two new ones.
-    fn join(&self, long: &mut Long, at: u32) -> u32 {
-        let start = at as usize;
-        let id = long.ranks[start];
-        let (middle, end) = (start + self.length(long.cells[start]), start + self.length(id));
-        long.ranks[middle] = NONE;
-        (long.cells[start], long.cells[end - 1]) = (id, id);
-        let right = long.cells.get(end).map_or(NONE, |&next| self.rank(id, next));
-        long.ranks[start] = right;
-        long.queue.push(right, at);
-        if start == 0 {
-            return right;
-        }
-        let before = long.cells[start - 1];
-        let (left, opens) = (self.rank(before, id), start - self.length(before));
-        long.ranks[opens] = left;
-        long.queue.push(left, opens as u32);
-        right.min(left)
-    }
-
-    #[inline]
-    fn length(&self, id: u32) -> usize {
-        self.lengths[id as usize] as usize
-    }
-}
-
-/// A long piece, a cell for each byte. The first and the last cell of a token hold its id, which with the
-/// tokens' lengths leads from token to token in both directions.
-struct Long {
-    cells: Vec<u32>,
-    /// At a token's first byte the rank of the pair it opens; NONE also once it is gone.
-    ranks: Vec<u32>,
-    queue: Queue,
-}
-
-/// Places to join, the lowest rank first. To sort places by rank costs less than a heap of places.
-#[derive(Default)]
-struct Queue {
-    ranks: BinaryHeap<Reverse<u32>>,
-    places: FxHashMap<u32, Vec<u32>>,
-}
-
-impl Queue {
-    #[inline]
-    fn push(&mut self, rank: u32, at: u32) {
-        if rank != NONE {
-            let places = self.places.entry(rank).or_insert_with(|| {
-                self.ranks.push(Reverse(rank));
-                Vec::new()
-            });
-            places.push(at);
-        }
-    }
-
-    /// The lowest rank and its places, in order; some are outdated.
-    fn pop(&mut self) -> Option<(u32, Vec<u32>)> {
-        let Reverse(rank) = self.ranks.pop()?;
-        let mut places = self.places.remove(&rank)?;
-        places.sort_unstable();
-        Some((rank, places))
-    }
-}
-
-fn all_pairs(tokens: &[Vec<u8>], ids: &FxHashMap<Vec<u8>, u32>) -> FxHashMap<(u32, u32), u32> {
-    let mut pairs = FxHashMap::default();
-    for (id, token) in tokens.iter().enumerate() {
-        for cut in 1..token.len() {
-            if let (Some(&left), Some(&right)) = (ids.get(&token[..cut]), ids.get(&token[cut..])) {
-                pairs.insert((left, right), id as u32);
-            }
-        }
-    }
-    pairs
 }

@@ -8,6 +8,7 @@
 pub mod batch;
 pub mod encode;
 pub mod error;
+mod merge;
 pub mod patterns;
 #[cfg(feature = "python")]
 mod python;

@@ -8,7 +8,7 @@ use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedStr;
 use pyo3::types::{PyByteArray, PyBytes, PyDict, PyInt, PyList, PyString};
 
-use crate::batch::{Batch, Stream};
+use crate::batch::{Block, Stream};
 use crate::encode::Encoder;
 use crate::error::{checked, Error};
 use crate::patterns::{GPT4_PATTERN, NAMED};
@@ -54,11 +54,23 @@ impl AsRef<str> for Document {
     }
 }
 
-fn document_of(text: &Bound<'_, PyString>) -> PyResult<Document> {
+fn document_of(text: Bound<'_, PyAny>) -> PyResult<Document> {
+    let text = text.cast_into::<PyString>()?;
     match PyBackedStr::try_from(text.clone()) {
         Ok(text) => Ok(Document::Python(text)),
-        Err(_) => Ok(Document::Repaired(text_of(text)?.into_owned())),
+        Err(_) => Ok(Document::Repaired(text_of(&text)?.into_owned())),
     }
+}
+
+/// What an argument of many strings holds, one at a time.
+fn strings_of<'py>(
+    name: &str,
+    strings: &Bound<'py, PyAny>,
+) -> PyResult<impl Iterator<Item = PyResult<Document>> + use<'py>> {
+    if strings.is_instance_of::<PyString>() {
+        return Err(PyValueError::new_err(format!("{name} is one string: pass an iterable of strings")));
+    }
+    Ok(strings.try_iter()?.map(|string| document_of(string?)))
 }
 
 /// Train a vocabulary; see rustbpe.pyi.
@@ -81,16 +93,14 @@ fn train(
         of_document: checked("max_doc_chars", max_doc_chars, 1..usize::MAX, "at least 1")?,
         in_all: checked("max_chars", max_chars, 1..usize::MAX, "at least 1")?,
     };
-    if documents.is_instance_of::<PyString>() {
-        return Err(PyValueError::new_err("documents is one string: pass an iterable of strings"));
-    }
+    let documents = strings_of("documents", documents)?;
     let pool = thread_pool(checked_threads(threads)?)?;
     let mut counts = WordCounts::new(Splitter::new(pattern)?, limits);
-    for (index, document) in documents.try_iter()?.enumerate() {
+    for (index, document) in documents.enumerate() {
         if index % DOCUMENTS_PER_SIGNAL_CHECK == 0 {
             py.check_signals()?;
         }
-        if counts.push(document_of(document?.cast::<PyString>()?)?) {
+        if counts.push(document?) {
             py.detach(|| counts.count(&pool))?;
         }
         if counts.is_full() {
@@ -145,11 +155,24 @@ impl PyEncoder {
     fn encode_batch<'py>(
         &self,
         py: Python<'py>,
-        texts: Vec<Bound<'py, PyString>>,
+        texts: &Bound<'py, PyAny>,
         threads: i64,
     ) -> PyResult<Bound<'py, PyList>> {
-        let batch = self.batch(py, &texts, threads)?;
-        let rows = batch.rows().map(|row| self.list(py, row)).collect::<PyResult<Vec<_>>>()?;
+        let mut rows = Vec::new();
+        let mut begun = Vec::new(); // of a text that goes on in the next block
+        self.batch(py, texts, threads, |block| {
+            let mut start = 0;
+            Python::attach(|py| {
+                for &end in &block.ends {
+                    let ids = &block.ids[std::mem::replace(&mut start, end)..end];
+                    begun.extend_from_slice(ids);
+                    rows.push(self.list(py, if begun.len() > ids.len() { &begun } else { ids })?.unbind());
+                    begun.clear();
+                }
+                begun.extend_from_slice(&block.ids[start..]);
+                Ok(())
+            })
+        })?;
         PyList::new(py, rows)
     }
 
@@ -157,7 +180,7 @@ impl PyEncoder {
     fn encode_batch_flat<'py>(
         &self,
         py: Python<'py>,
-        texts: Vec<Bound<'py, PyString>>,
+        texts: &Bound<'py, PyAny>,
         threads: i64,
         itemsize: i64,
     ) -> PyResult<(Bound<'py, PyByteArray>, Bound<'py, PyByteArray>)> {
@@ -166,23 +189,18 @@ impl PyEncoder {
             let legal = format!("must be 4, or 2 for at most 65,536 tokens (here {n_tokens})");
             return Err(PyValueError::new_err(format!("itemsize = {itemsize}: {legal}")));
         }
-        let batch = self.batch(py, &texts, threads)?;
-        let ids = PyByteArray::new_with(py, batch.n_ids() * itemsize as usize, |out| {
-            let ids = batch.ids().flatten();
+        let (mut ids, mut offsets) = (Vec::new(), vec![0]);
+        self.batch(py, texts, threads, |block| {
+            let n_ids = ids.len() / itemsize as usize;
+            offsets.extend(block.ends.iter().map(|&end| (n_ids + end) as u64));
             match itemsize {
-                2 => fill(out, ids.map(|&id| (id as u16).to_ne_bytes())),
-                _ => fill(out, ids.map(|&id| id.to_ne_bytes())),
+                2 => ids.extend(block.ids.iter().flat_map(|&id| (id as u16).to_ne_bytes())),
+                _ => ids.extend(block.ids.iter().flat_map(|&id| id.to_ne_bytes())),
             }
             Ok(())
         })?;
-        let offsets = PyByteArray::new_with(py, (batch.n_rows() + 1) * size_of::<u64>(), |out| {
-            let ends = batch.rows().scan(0, |end, row| {
-                *end += row.len() as u64;
-                Some(*end)
-            });
-            fill(out, std::iter::once(0).chain(ends).map(u64::to_ne_bytes));
-            Ok(())
-        })?;
+        let offsets: Vec<u8> = offsets.into_iter().flat_map(u64::to_ne_bytes).collect();
+        let (ids, offsets) = (PyByteArray::new(py, &ids), PyByteArray::new(py, &offsets));
         Ok((ids, offsets))
     }
 
@@ -209,15 +227,18 @@ impl PyEncoder {
         PyList::new(py, ids.iter().map(|&id| self.ints[id as usize].bind(py)))
     }
 
-    fn batch(&self, py: Python<'_>, texts: &[Bound<'_, PyString>], threads: i64) -> PyResult<Batch> {
-        let texts = texts.iter().map(text_of).collect::<PyResult<Vec<_>>>()?;
+    /// Calls `each` with the blocks in order, the GIL released.
+    fn batch(
+        &self,
+        py: Python<'_>,
+        texts: &Bound<'_, PyAny>,
+        threads: i64,
+        each: impl FnMut(&Block) -> PyResult<()> + Send,
+    ) -> PyResult<()> {
+        let texts = strings_of("texts", texts)?.collect::<PyResult<Vec<_>>>()?;
         let threads = checked_threads(threads)?;
-        Ok(py.detach(|| self.core.encode_batch(&texts, threads))?)
+        py.detach(|| self.core.encode_batch(&texts, threads, each))
     }
-}
-
-fn fill<const N: usize>(out: &mut [u8], items: impl Iterator<Item = [u8; N]>) {
-    out.chunks_exact_mut(N).zip(items).for_each(|(place, item)| place.copy_from_slice(&item));
 }
 
 fn ids_of(ids: &Bound<'_, PyAny>) -> PyResult<Vec<i64>> {

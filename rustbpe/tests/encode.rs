@@ -5,7 +5,7 @@
 mod common;
 
 use common::{slow_encode, slow_train, Rng, NASTY};
-use rustbpe::batch::Stream;
+use rustbpe::batch::{Block, Stream};
 use rustbpe::encode::Encoder;
 use rustbpe::error::Error;
 use rustbpe::patterns::{GPT4_PATTERN, NAMED};
@@ -59,6 +59,29 @@ fn any_token_list_works_even_one_no_training_would_give() {
 }
 
 #[test]
+fn ids_do_not_depend_on_the_window() {
+    let mut rng = Rng(14);
+    for _ in 0..60 {
+        let mut tokens = bytes();
+        for _ in 0..40 {
+            let token = rng.text("abc", 8).into_bytes();
+            if !token.is_empty() && !tokens.contains(&token) {
+                tokens.insert(rng.below(tokens.len()), token);
+            }
+        }
+        tokens.extend((2..9).map(|n| vec![b'd'; 1 << n]));
+        let windows = [1, 7, 40, 200].map(|bytes| encoder(&tokens).with_window(bytes));
+        for alphabet in ["ab", "abc", "ad", "d"] {
+            let text: String = std::iter::once('x').chain(rng.text(alphabet, 600).chars()).collect();
+            let expected = slow_encode(&tokens, &[&text]);
+            for encoder in &windows {
+                assert_eq!(encoder.encode(&text).unwrap(), expected, "{text:?}");
+            }
+        }
+    }
+}
+
+#[test]
 fn a_megabyte_in_one_piece() {
     let mut tokens = bytes();
     tokens.extend((1..8).map(|power| vec![b'a'; 1 << power]));
@@ -77,10 +100,48 @@ fn a_batch_equals_its_texts_one_by_one() {
     let texts: Vec<String> = (0..400).map(|_| rng.text("abc '\né", 400)).collect();
     let one_by_one: Vec<_> = texts.iter().map(|text| encoder.encode(text).unwrap()).collect();
     for threads in 0..4 {
-        let batch = encoder.encode_batch(&texts, threads).unwrap();
-        assert_eq!(batch.rows().map(<[u32]>::to_vec).collect::<Vec<_>>(), one_by_one);
-        assert_eq!((batch.n_rows(), batch.ids().map(<[u32]>::len).sum()), (texts.len(), batch.n_ids()));
+        assert_eq!(rows(&encoder, &texts, threads), one_by_one);
     }
+}
+
+#[test]
+fn threads_share_a_long_text() {
+    let mut rng = Rng(13);
+    let tokens = slow_train(&[rng.text("abc '\n", 600)], &Splitter::new(GPT4_PATTERN).unwrap(), 400);
+    let long = rng.text("abc '\n", 300_000);
+    let texts = [long.clone(), String::new(), "a".repeat(200_000), " ".repeat(200_000) + &long];
+    for pattern in [GPT4_PATTERN.to_owned(), format!("(?:{GPT4_PATTERN})")] {
+        let encoder = Encoder::new(tokens.clone(), &pattern).unwrap();
+        let one_by_one: Vec<_> = texts.iter().map(|text| encoder.encode(text).unwrap()).collect();
+        for threads in 1..4 {
+            assert!(rows(&encoder, &texts, threads) == one_by_one);
+        }
+    }
+}
+
+#[test]
+fn an_error_ends_a_batch() {
+    let encoder = encoder(&bytes());
+    let texts = vec!["word ".repeat(1 << 14); 20];
+    let mut blocks = 0;
+    let ended = encoder.encode_batch(&texts, 2, |_| {
+        blocks += 1;
+        Err(Error::TooLarge { bytes: 0 })
+    });
+    assert_eq!((ended, blocks), (Err(Error::TooLarge { bytes: 0 }), 1));
+}
+
+/// The ids of each text, by `encode_batch`.
+fn rows(encoder: &Encoder, texts: &[String], threads: usize) -> Vec<Vec<u32>> {
+    let (mut ids, mut ends) = (Vec::new(), vec![0]);
+    let each = |block: &Block| {
+        ends.extend(block.ends.iter().map(|end| ids.len() + end));
+        ids.extend(&block.ids);
+        Ok::<_, Error>(())
+    };
+    encoder.encode_batch(texts, threads, each).unwrap();
+    assert_eq!(ends.last(), Some(&ids.len()));
+    ends.windows(2).map(|pair| ids[pair[0]..pair[1]].to_vec()).collect()
 }
 
 #[test]
