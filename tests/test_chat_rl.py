@@ -87,7 +87,7 @@ def test_two_ranks_write_and_learn_what_one_does(started: tuple[Path, Path], tmp
     first, second = (toy.outcome(b / "rl_tiny")["log"][0] for b in (one, two))
     for key in ("targets", "reward", "even_groups", "ended", "loss"):
         assert first[key] == pytest.approx(second[key], rel=1e-3, abs=1e-6), key
-    assert toy.torchrun(2, "rl", words(world, killed), killed / "log", "micro:8:SIGKILL:1").wait(300) == 1
+    assert toy.torchrun(2, "rl", words(world, killed), killed / "log", "micro:4:SIGKILL:1").wait(300) == 1
     assert toy.torchrun(2, "rl", words(world, killed), killed / "log").wait(300) == EXIT_DONE
     assert toy.outcome(killed / "rl_tiny") == toy.outcome(two / "rl_tiny")
 
