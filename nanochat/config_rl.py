@@ -19,7 +19,10 @@ class ChatRL(Training):
     depth: int = opt(20, "depth of the run to continue; only names the default run", low=1)
     source: Literal["base", "mid", "sft"] = opt("sft", "stage to start from")
     source_run: str | None = opt(None, "run to start from (default: this one)", pattern=RUN_NAME)
-    problems: str = opt("problems.jsonl", "files in data_dir: JSONL or Parquet with `messages` and `result`")
+    problems: str = opt(
+        "problems.jsonl",
+        "gsm8k, spellingbee, or files in data_dir: JSONL, Parquet with `messages`, `result`",
+    )
     epochs: float = opt(1.0, "passes over the problems, if steps is not given", low=0.001)
     prompts_per_step: int = opt(16, "problems of a step, over all ranks", alias=("examples_per_step",), low=1)
     num_samples: int = opt(16, "replies to each problem: its group", alias=("samples",), low=2)

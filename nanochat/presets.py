@@ -11,9 +11,9 @@ from typing import Any
 
 from nanochat.assets import MIXTURES
 
-_CHAT = {  # mid-training, SFT and exams on data from the hub
+_CHAT = {  # mid-training, SFT, RL and exams on data from the hub
     "MidTrain": {"mixture": MIXTURES["mid"]}, "ChatSFT": {"mixture": MIXTURES["sft"]},
-    "ChatEval": {"tasks": "all"},
+    "ChatEval": {"tasks": "all"}, "ChatRL": {"problems": "gsm8k"},
 }  # fmt: skip
 
 # Preset -> name of a config class -> values. A script takes those of its own class and of its bases.

@@ -36,14 +36,14 @@ from nanochat.distributed import World
 from nanochat.engine import Completion, Engine
 from nanochat.gpt import GPT
 from nanochat.packing import IGNORED, seeded_rng
-from nanochat.tokenizer import Tokenizer
+from nanochat.tokenizer import Tokenizer, without_answer
 
 COUNTERS = ("prompts", "replies", "ended", "even_groups", "targets", "tokens")
 SEED_STRIDE = 2**32  # prompt number n of a run draws from seed * SEED_STRIDE + n
 
 
 class Task(Protocol):
-    """Problems and what a reply to them is worth; every item has `messages` that end with the user's."""
+    """Problems and what a reply to them is worth; every item has `messages`."""
 
     def __len__(self) -> int: ...
     def __getitem__(self, index: int, /) -> dict[str, Any]: ...
@@ -151,7 +151,8 @@ def fitting_prompts(
     task: Task, indices: Sequence[int], tokenizer: Tokenizer, context: int, room: int
 ) -> dict[int, list[int]]:
     """Index -> ids of those problems that leave room for a reply of `room` tokens; says how many do not."""
-    rendered = {i: tokenizer.render_for_completion({"messages": task[i]["messages"]}) for i in indices}
+    asked = {i: without_answer(task[i]["messages"]) for i in indices}
+    rendered = {i: tokenizer.render_for_completion({"messages": messages}) for i, messages in asked.items()}
     fitting = {i: ids for i, ids in rendered.items() if len(ids) + room <= context}
     if not fitting:
         raise UsageError(

@@ -19,9 +19,10 @@ def main(argv: list[str]) -> int:
     if folder is None:
         return EXIT_DONE
 
-    from tasks.problems import load_problems
+    from tasks.catalogue import load_problems
 
-    task = load_problems(resolve(base_dir(config.base_dir), config.data_dir), config.problems)
+    root = base_dir(config.base_dir)
+    task = load_problems(root, resolve(root, config.data_dir), config.problems)
 
     from nanochat import stages
     from nanochat.runner import train

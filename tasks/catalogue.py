@@ -22,7 +22,7 @@ from tasks.gsm8k import GSM8K
 from tasks.humaneval import HumanEval
 from tasks.identity import Identity
 from tasks.mmlu import MMLU
-from tasks.problems import load_problems
+from tasks.problems import load_problems as problems_of
 from tasks.smoltalk import SmolTalk
 from tasks.spellingbee import Spelling, SpellingBee
 
@@ -81,6 +81,18 @@ def _part(root: Path, folder: Path, part: str) -> Task:
     return task[: int(count)] if count else task
 
 
+def load_problems(root: Path, folder: Path, names: str) -> Task:
+    """What RL practises: a task of `TRAIN` whose replies are checked, or files in `folder`."""
+    if names not in TRAIN:
+        return problems_of(folder, names)
+    task = TRAIN[names](root)
+    if task.kind != "generative":
+        raise UsageError(
+            f"--problems {names}: its replies are not checked; name gsm8k, spellingbee or files in {folder}"
+        )
+    return task
+
+
 def load_exams(
     root: Path, world: Path, problems: Path, names: str, level: Level = "strict"
 ) -> dict[str, Task]:
@@ -90,7 +102,7 @@ def load_exams(
     Every item is made once (0.3 s for all), so that a bad row is named before a model is loaded.
     """
     if names == "world":
-        sums = {"problems": load_problems(problems.parent, problems.name)} if problems.is_file() else {}
+        sums = {"problems": problems_of(problems.parent, problems.name)} if problems.is_file() else {}
         return {**sample_world.load_exams(world), **sums}
     wanted = list(EXAMS) if names == "all" else [name.strip() for name in names.split(",") if name.strip()]
     odd = [name for name in wanted if name not in EXAMS]

@@ -50,6 +50,10 @@ class Task(Sequence[Item]):
         """Whether this reply to `item` is right; special tokens stand in it by name."""
         raise UsageError(f"{self.name} is a {self.kind} task: its replies are not checked")
 
+    def reward(self, item: Item, reply: str, ended: bool) -> float:
+        """What a reply is worth to RL, 0 to 1: here 1 if it is right, and ended itself if it must."""
+        return float(self.check(item, reply) and (ended or not self.must_end))
+
     def facts(self) -> dict[str, Any]:
         """What a result has to say of how it came about, beside the score."""
         return {}

@@ -16,12 +16,13 @@ import math
 import random
 import statistics
 import string
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from nanochat.common import UsageError
 from nanochat.item_records import ItemRecord, bootstrap, prompt_hash, wilson
+from nanochat.tokenizer import without_answer
 
 if TYPE_CHECKING:
     from nanochat.distributed import World
@@ -217,14 +218,9 @@ def evaluate_choice(
 # ----------------------------------------------------------------------------- one item
 
 
-def _shown(messages: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """A conversation without the answer at its end."""
-    return list(messages[:-1] if messages[-1]["role"] == "assistant" else messages)
-
-
 def _record(task: Exam, i: int, field: str = "messages", **values: Any) -> ItemRecord:
     item = task[i]
-    prompt = prompt_hash(json.dumps(_shown(item[field])), *item.get("options", ()))
+    prompt = prompt_hash(json.dumps(without_answer(item[field])), *item.get("options", ()))
     return ItemRecord(task.name, i, prompt, gold=_gold(item), **values)
 
 
@@ -314,7 +310,9 @@ def _batches(
         raise ValueError(f"batch {batch} must be at least 1")
     if field not in task[indices[0]]:
         raise ValueError(f"the items have no {field!r}; they have {', '.join(task[indices[0]])}")
-    prompts = [(i, tokenizer.render_for_completion({"messages": _shown(task[i][field])})) for i in indices]
+    prompts = [
+        (i, tokenizer.render_for_completion({"messages": without_answer(task[i][field])})) for i in indices
+    ]
     prompts.sort(key=lambda pair: (-len(pair[1]), pair[0]))
     mine = prompts if world is None else prompts[world.rank :: world.size]
     for start in range(0, len(mine), batch):
@@ -362,6 +360,6 @@ def pass_at_k(n: int, right: int, k: int) -> float:
 
 
 def _example(item: Item, record: ItemRecord) -> dict[str, Any]:
-    prompt = _shown(item["messages"])[-1]["content"]
+    prompt = without_answer(item["messages"])[-1]["content"]
     reply = record.prediction[0] if isinstance(record.prediction, list) else record.prediction
     return {"prompt": prompt, "reply": reply or "", "gold": record.gold, "ok": record.correct == 1}

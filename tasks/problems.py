@@ -30,7 +30,7 @@ def last_number(text: str) -> Fraction | None:
 
 
 class Problems(Task):
-    """Some problems; also a `Task` of `nanochat/rollout.py`, since it knows what a reply is worth."""
+    """Some problems."""
 
     kind: Kind = "generative"
     must_end = True  # a reply that does not stop is wrong, whatever it says
@@ -52,10 +52,6 @@ class Problems(Task):
     def check(self, item: Item, reply: str) -> bool:
         """Whether the reply's last number is the result."""
         return last_number(visible(reply)) == _number(item["result"])
-
-    def reward(self, item: Item, reply: str, ended: bool) -> float:
-        """1 for a right reply that ended itself, else 0."""
-        return float(self.check(item, reply) and (ended or not self.must_end))
 
 
 def _number(result: Any) -> Fraction | None:

@@ -16,10 +16,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from nanochat import rollout
 from nanochat.calculator import calculate
 from nanochat.common import UsageError, sha256_file
 from nanochat.ledger import Ledger
 from nanochat.tokenizer import Tokenizer, split_pattern
+from tasks import catalogue
 from tasks.arc import ARC
 from tasks.common import Task
 from tasks.gsm8k import GSM8K, final_number
@@ -100,6 +102,22 @@ def test_calls_of_the_calculator_are_kept(hub: Path) -> None:
                 whole += part["text"]
         assert whole == task.rows[i]["answer"]
     assert results[True] > 0.97 * results.total()
+
+
+def test_a_task_with_checks_is_practised(hub: Path, tokenizer: Tokenizer) -> None:
+    """Its rows hold the solution; the model sees the question alone, and earns 1 by the task's own rule."""
+    task = catalogue.load_problems(hub, hub, "gsm8k")
+    prompts = rollout.fixed_prompts(task, range(20), tokenizer, 4096, 256)
+    assert len(prompts) == 20
+    for prompt in prompts:
+        item = task[prompt.item]
+        text = tokenizer.decode(prompt.ids)
+        assert item["messages"][0]["content"] in text and text.endswith("<|assistant_start|>")
+        assert task.reward(item, f"#### {item['answer']}", True) == 1 > task.reward(item, "#### x", True)
+    with pytest.raises(UsageError, match="replies are not checked; name gsm8k, spellingbee"):
+        catalogue.load_problems(hub, hub, "identity")
+    with pytest.raises(UsageError, match="no such file"):
+        catalogue.load_problems(hub, hub, "gsm9k")
 
 
 # ----------------------------------------------------------------------------- the rule of GSM8K
