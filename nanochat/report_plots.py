@@ -123,7 +123,7 @@ def _learning_svg(stage: str, rates: Mapping[str, Any]) -> str:
             label = name.replace("pass_", "pass@").replace("val_", "held out, ")
             axes.plot(*zip(*rates[name], strict=True), color=colour, markersize=4, label=label, **style)
         axes.set_ylim(0, 1.02)
-        axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, fontsize=8, columnspacing=1.2)
+        axes.legend(loc="lower right", ncols=2, fontsize=8)
 
     return _svg(f"learning-{stage}", plot, "steps")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import sys
 import xml.etree.ElementTree as ElementTree
 from html.parser import HTMLParser
@@ -278,3 +279,27 @@ def test_the_program_writes_three_files_here_and_in_the_newest(
     assert read_json(folder / "report.json")["exams"]["sft"]["sums"] == 0.95
     shown = capsys.readouterr().out
     assert shown.startswith("# Report of the run r") and str(folder / "report.html") in shown
+
+
+def test_rl_has_a_learning_curve_instead_of_a_loss(run: Path, tmp_path: Path) -> None:
+    """Rates by step, of training and of validations; other stages keep their loss."""
+    base = shutil.copytree(run, tmp_path / "base")
+    folder = make_stage(base, "rl")
+    steps = [
+        {"step": n, "time": n, "loss": -0.01, "tokens": 9 * n, "tokens_per_s": 5.0, "lr_scale": 1.0,
+         "reward": 0.5, "pass_1": n / 4, "pass_8": 0.9}
+        for n in (1, 2, 3)
+    ]  # fmt: skip
+    steps.append(
+        {"step": 3, "time": 4, "val_error": 0.2, "val_greedy": 0.8, "val_pass_1": 0.7, "val_pass_8": 1.0}
+    )
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(step) + "\n" for step in steps))
+    found = report.collect(base, "r")
+    rates = found["curves"]["rl"]["learning"]
+    assert rates["pass_1"] == [[1, 0.25], [2, 0.5], [3, 0.75]] and rates["val_greedy"] == [[3, 0.8]]
+    assert "val_error" not in rates and not found["curves"]["sft"]["learning"]
+    pytest.importorskip("matplotlib", reason="the extra `report` is not installed")
+    titles = [plot.title for plot in report_plots.draw(found)[0]]
+    assert "Learning curve, RL" in titles and "Loss, SFT" in titles and "Loss, RL" not in titles
+    svg = next(plot.svg for plot in report_plots.draw(found)[0] if plot.title == "Learning curve, RL")
+    assert "pass@8" in svg and "held out, greedy" in svg and "var(--rl)" in svg
