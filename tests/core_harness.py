@@ -6,7 +6,7 @@ held against ours. The context is the text that all options share, so that it sc
 tokens of an option are others than ours (it moves blanks at the end of a context into the option, and encodes
 the context alone), the item is counted with the reason. Run, nothing is fetched:
 
-    python tests/core_harness.py --bundle BUNDLE --base-dir BASE --run classic [--rows 16]
+    python tests/core_harness.py --bundle BUNDLE --base-dir BASE --run classic [--rows 16] [--tasks piqa]
 """
 
 from __future__ import annotations
@@ -177,11 +177,14 @@ def main() -> int:
     parser.add_argument("--base-dir", type=Path, required=True)
     parser.add_argument("--run", default="classic")
     parser.add_argument("--rows", type=int)
+    parser.add_argument("--tasks", default=",".join(TASKS))
+    parser.add_argument("--threads", type=int)
     options = parser.parse_args()
-    torch.set_num_threads(pick_threads(None))
+    torch.set_num_threads(pick_threads(options.threads))
     model, tokenizer, _ = checkpoint_manager.load_model(options.base_dir, "base", options.run, ALONE.device)
+    names = tuple(options.tasks.split(","))
     with tempfile.TemporaryDirectory() as folder:
-        found = run(model, tokenizer, options.bundle, options.rows, Path(folder))
+        found = run(model, tokenizer, options.bundle, options.rows, Path(folder), names)
     print(*found, sep="\n")
     faults = verdict(found)
     print(*faults, sep="\n")
