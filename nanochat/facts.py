@@ -212,10 +212,20 @@ class Facts:
 
 
 def gather(
-    root: Path, site: Site, wanted: Wanted, *, in_job: bool | None = None, verify: bool = False
+    root: Path,
+    site: Site,
+    wanted: Wanted,
+    *,
+    in_job: bool | None = None,
+    fetches_here: bool = False,
+    verify: bool = False,
 ) -> Facts:
-    """Look at everything once. Within a job the scheduler is not asked, and the node itself is looked at."""
+    """Look at everything once. Within a job the scheduler is not asked, and the node itself is looked at.
+
+    `fetches_here`: before a submission, but on the node that is to fetch what is lacking.
+    """
     in_job = "SLURM_JOB_ID" in os.environ if in_job is None else in_job
+    fetches = in_job or fetches_here
     with ThreadPoolExecutor(2) as pool:
         cluster = pool.submit(ask_slurm) if not in_job else None
         faults = tuple(check(root, needed(wanted), verify))
@@ -242,7 +252,7 @@ def gather(
             port_is_free=_is_free(int(port)) if in_job and port.isdigit() else True,
             scratch_fault=_scratch_fault(site) if in_job else "",
             skew_s=_file_server_skew(root),
-            network=_reaches_hub() if in_job and "data" in wanted.stage_names and lacking else None,
+            network=_reaches_hub() if fetches and "data" in wanted.stage_names and lacking else None,
             gpus=_gpus() if in_job else None,
         )
 

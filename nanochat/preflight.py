@@ -33,6 +33,9 @@ class Finding:
     remedy: str
     code: int = EXIT_USAGE
 
+    def __str__(self) -> str:
+        return f"{self.check}: {self.text}\n    remedy: {self.remedy}"
+
 
 @dataclass(frozen=True)
 class _Check:
@@ -147,8 +150,9 @@ def _gpu_type(facts: Facts) -> Iterator[tuple[str, str]]:
             continue  # said by `partition`
         kind, count = _asked_type(facts), facts.site.gpus_per_node
         if kind and kind not in partition.gpus:
-            text = f"GPU_TYPE={kind}: partition {partition.name!r} has no such GPU"
-            yield text, f"set GPU_TYPE to one of: {names(known or '(untyped)' for known in partition.gpus)}"
+            text, types = f"GPU_TYPE={kind}: partition {partition.name!r} has no such GPU", [*partition.gpus]
+            untyped = "set GPU_REQUEST=--gpus-per-node={gpus}: its GPUs have no types"
+            yield text, untyped if types == [""] else f"set GPU_TYPE to one of: {names(filter(None, types))}"
         elif count > (most := partition.gpus[kind] if kind else max(partition.gpus.values())):
             text = f"GPUS_PER_NODE={count}: a node of {partition.name!r} has {most}"
             yield text, f"set GPUS_PER_NODE={most}"
@@ -257,8 +261,7 @@ def _network(facts: Facts) -> Iterator[tuple[str, str]]:
     ]
     if "data" not in facts.wanted.stage_names or not lacking:
         return
-    no_network = facts.network is False if facts.in_job else not facts.site.data_node_has_network
-    if no_network:
+    if facts.network is False or not facts.site.data_node_has_network:
         text = f"{len(lacking)} files are to be fetched, and the node of the data job has no network"
         yield text, f"{FETCH} on a login or transfer node, then submit again"
 

@@ -140,6 +140,15 @@ def test_all_that_only_the_user_knows_is_asked_at_once() -> None:
         sites.load("marenostrum5", {}, {})
 
 
+def test_a_type_of_gpu_is_asked_for_where_it_is_named() -> None:
+    ask = (
+        sites.load("generic", {}, {}).gpu_request,
+        sites.load("generic", {"GPU_TYPE": "a100"}, {}).gpu_request,
+    )
+    assert ask == ("--gpus-per-node={gpus}", "--gpus-per-node={type}:{gpus}")
+    assert sites.load("leonardo", {"ACCOUNT": "p"}, {"WORK": "/w"}).gpu_request == "--gres=gpu:{gpus}"
+
+
 # ----------------------------------------------------------------------------- containers
 
 

@@ -125,8 +125,9 @@ class Body:
         attempt.outcome, attempt.exit = ledger.KILLED, EXIT_STOPPED
         attempt.reason = "; ".join(f"{node}: {why}" for node, why in bad.items())
         self.run.write(attempt)
-        line = submission.keep_off(self.plan, bad)
-        self.say(f"bad node, not used again: {attempt.reason}" + (f"; type: {line}" if line else ""))
+        is_off = submission.keep_off(self.plan, bad)
+        more = "" if is_off else f"; type what `python -m scripts.launch status {self.plan.run}` says"
+        self.say(f"bad node, not used again: {attempt.reason}{more}")
         return False
 
     def command(self) -> list[str]:

@@ -69,10 +69,11 @@ def _with_gpus(site: Site, found: Sequence[Partition]) -> Partition:
 
 
 def _offers(partition: Partition, site: Site) -> bool:
+    """Whether its nodes have the GPUs; a cluster that names no types may have the wanted one."""
     gpus = partition.gpus
-    if site.gpu_type:
-        return gpus.get(site.gpu_type, 0) >= site.gpus_per_node
-    return max(gpus.values(), default=0) >= site.gpus_per_node
+    untyped = gpus.get("", 0)
+    most = gpus.get(site.gpu_type, untyped) if site.gpu_type else max(gpus.values(), default=0)
+    return most >= site.gpus_per_node
 
 
 def _listed(found: Sequence[Partition]) -> str:
@@ -102,7 +103,7 @@ def _missing(site: Site, found: Sequence[Partition]) -> list[str]:
 
 
 def _too_small(site: Site, found: Sequence[Partition]) -> list[str]:
-    """A GPU partition without the GPUs. One that sinfo shows none in at all may count them in another way."""
+    """A GPU partition without the GPUs."""
     partitions = _named(site.gpu_partition, found)
     if not partitions or any(_offers(p, site) for p in partitions):
         return []
@@ -117,20 +118,35 @@ def _too_small(site: Site, found: Sequence[Partition]) -> list[str]:
 # ----------------------------------------------------------------------------- preflight
 
 
-def look(site: Site, root: Path, config: Preflight, in_job: bool) -> list[Finding]:
-    """What preflight finds: all mistakes in one pass, before a submission or at a job's start."""
-    if site.container != "none" and site.image.startswith("/"):
+def look(
+    site: Site,
+    root: Path,
+    config: Preflight,
+    in_job: bool | None = None,
+    fetches_here: bool = False,
+) -> list[Finding]:
+    """What preflight finds: all mistakes in one pass, before a submission or at a job's start.
+
+    `in_job` None: whether Slurm's variables say so. `fetches_here`: this node fetches what is lacking.
+    """
+    if config.image is None and site.container != "none" and site.image.startswith("/"):
         config = dataclasses.replace(config, image=site.image)
-    return judge(gather(root, FactsSite.of(site), config, in_job=in_job))
+    facts = gather(
+        root, FactsSite.of(site), config, in_job=in_job, fetches_here=fetches_here, verify=config.verify
+    )
+    return judge(facts)
 
 
-def refuse_mistakes(asked: Request) -> None:
-    """Before a submission, from a login node or in the first job: what is the user's to mend is refused."""
+def refuse_mistakes(asked: Request, fetches_here: bool = False) -> None:
+    """Before a submission: what is the user's to mend is refused.
+
+    `fetches_here`: this is the first job, on whose node the data will be fetched, and not a login node.
+    """
     scripts = {one.step.script for one in asked.stages}
     stages = [name for script, name in STAGE_NAMES.items() if script in scripts]
     config = dataclasses.replace(asked.preflight, stages=",".join(stages))
-    found = look(asked.site, asked.root, config, in_job=False)
-    lines = [f"{finding.check}: {finding.text}\n    remedy: {finding.remedy}" for finding in found]
+    found = look(asked.site, asked.root, config, in_job=False, fetches_here=fetches_here)
+    lines = [str(finding) for finding in found]
     if exit_code(found) == EXIT_USAGE:
         raise UsageError("nothing was submitted:\n" + "\n".join(lines))
     if lines:

@@ -36,8 +36,11 @@ def plan(argv: list[str]) -> int:
     built, _ = plans.build(asked, "0")
     if asked.launch.texts:
         print("\n".join(sbatch.text(built, job) for job in built.jobs))
-    else:
-        print(plans.mermaid(built) if asked.launch.mermaid else plans.describe(built))
+        return EXIT_DONE
+    if not asked.launch.mermaid:
+        print(plans.describe(built))
+    if asked.launch.mermaid or asked.launch.dry_run:
+        print(plans.mermaid(built))
     return EXIT_DONE
 
 
@@ -65,7 +68,7 @@ def entry(argv: list[str]) -> int:
     if asked.launch.dry_run:
         return EXIT_DONE
     if not _is_first(built, job):
-        checks.refuse_mistakes(asked)
+        checks.refuse_mistakes(asked, fetches_here=True)
     built = _prepared(asked, built, fitted, first=job)
     folder = RunFolder(built.folder)
     submission.link_log(folder, built, job)
@@ -251,7 +254,7 @@ def attach(argv: list[str]) -> int:
     os.execvpe(shell[0], shell, slurm.environment())
 
 
-def detect(argv: list[str]) -> int:
+def _detect(argv: list[str]) -> int:
     """Print a site file for this cluster, or write it as `env/sites/NAME.env`."""
     text = detection.detect()
     if not argv:
@@ -278,7 +281,9 @@ def sweep(argv: list[str]) -> int:
 
 
 def site(argv: list[str]) -> int:
-    """The values of a site, with what each key means."""
+    """The values of a site, with what each key means; `detect`: a file for the one that we are on."""
+    if argv[:1] == ["detect"]:
+        return _detect(argv[1:])
     keys, words = sites.split(argv)
     found = sites.load(words[0] if words else None, keys)
     for name, field in sites.KEYS.items():

@@ -1,7 +1,7 @@
 """A site file for the cluster that we are on, from what its Slurm says; the user looks over it.
 
 What it is: partitions with GPUs, limits, accounts, as text with the choices as comments. What it is not: a
-promise that these are the right ones. Run: `python -m scripts.launch detect NAME`.
+promise that these are the right ones. Run: `python -m scripts.launch site detect NAME`.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import getpass
 from collections.abc import Sequence
 
 from nanochat.launch import slurm
-from nanochat.launch.sites import FOLDER
 from nanochat.launch.slurm import Partition
 
 
@@ -21,7 +20,7 @@ def detect() -> str:
     cpu = [p for p in found if p.is_up and not p.gpus]
     default = [p for p in cpu if p.is_default] + cpu
     lines = [
-        "# Made by `python -m scripts.launch detect`; look it over, not all of it is yours to use.",
+        "# Made by `python -m scripts.launch site detect`; look it over, not all of it is yours to use.",
         *_comments("CPU partitions", cpu), *_comments("GPU partitions", gpu), "STATUS=detected, not run",
     ]  # fmt: skip
     accounts = _accounts()
@@ -34,7 +33,7 @@ def detect() -> str:
         request = "--gres=gpu:{type}:{gpus}" if kind else "--gres=gpu:{gpus}"
         lines += [f"GPU_PARTITION={gpu[0].name}", f"GPU_TYPE={kind}", f"GPU_REQUEST={request}"]
         lines += [f"GPUS_PER_NODE={number}", *_hours("MAX_HOURS", gpu[0])]
-    return "\n".join([*lines, f"# further keys: {FOLDER.parent.name}/{FOLDER.name}/README.md", ""])
+    return "\n".join([*lines, "# further keys: docs/reference/sites.md", ""])
 
 
 def _comments(what: str, found: Sequence[Partition]) -> list[str]:

@@ -55,9 +55,9 @@ class Launch(Rooted):
     until: str | None = opt(None, "last stage of the recipe to run; the report comes behind it")
     fresh: bool = opt(False, "start again: what an earlier run of that name left is moved aside")
     new_code: bool = opt(False, "go on with the clone's code as it is now, not with the run's copy")
-    dry_run: bool = opt(False, "print the plan and exit")
+    dry_run: bool = opt(False, "print the plan and exit; with plan: as a table and as a graph")
     texts: bool = opt(False, "with plan: print the batch script of every job")
-    mermaid: bool = opt(False, "with plan: print the jobs as a Mermaid graph")
+    mermaid: bool = opt(False, "with plan: print the jobs as a Mermaid graph, without the table")
 
 
 @dataclasses.dataclass(frozen=True)

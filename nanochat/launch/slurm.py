@@ -43,6 +43,7 @@ class Queued:
     start: str = ""
     left_s: int | None = None
     nodes: str = ""
+    excluded: str = ""
     comment: str = ""
 
     @property
@@ -124,12 +125,12 @@ def cancel(ids: Iterable[str]) -> None:
 
 def queue() -> dict[str, Queued]:
     """The user's jobs that the controller still knows, ended ones included."""
-    form = "%i|%T|%r|%S|%L|%N|%k"
+    form = "%i|%T|%r|%S|%L|%N|%x|%k"
     lines = call("squeue", "-h", "-u", getpass.getuser(), "-t", "all", "-o", form).splitlines()
-    found = (line.split("|", 6) for line in lines if line.count("|") >= 6)
+    found = (line.split("|", 7) for line in lines if line.count("|") >= 7)
     return {
-        job: Queued(job, state, reason, "" if start == "N/A" else start, seconds(left), nodes, comment)
-        for job, state, reason, start, left, nodes, comment in found
+        job: Queued(job, state, reason, "" if start == "N/A" else start, seconds(left), nodes, out, comment)
+        for job, state, reason, start, left, nodes, out, comment in found
     }
 
 

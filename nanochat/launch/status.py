@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from nanochat.common import read_json
-from nanochat.launch import ledger, policy, slurm
+from nanochat.launch import ledger, policy, slurm, submission
 from nanochat.launch.ledger import Attempt, RunFolder, Submitted
 from nanochat.launch.plan import Plan, Stage
 from nanochat.launch.slurm import Queued
@@ -209,7 +209,8 @@ def describe(plan: Plan) -> str:
         for row in found
     ]
     run = RunFolder(plan.folder)
-    held = ["held: no job begins before resume"] if run.held() else []
+    notes = ["held: no job begins before resume"] if run.held() else []
+    notes += [f"bad nodes may still be used; type: {line}"] if (line := submission.to_type(plan)) else []
     used = ledger.gpu_hours(run.attempts())
     head = f"run {plan.run} in {plan.folder}, {used:.2f} GPU-hours so far, {time.strftime('%H:%M:%S')}"
-    return "\n".join([head, *held, *lines])
+    return "\n".join([head, *notes, *lines])
