@@ -28,7 +28,7 @@ LAYERS = [
     "common options config config_data presets configurator schedule room assets ledger offline",
     "dataset transfer fetch facts preflight encoding tokenizer execution metrics packing sources",
     "patterns ranks pickle_record hf_tokenizer interchange compression corpus",
-    "run_folder pipeline launch report* sample_world world_*",
+    "run_folder pipeline launch report* track sample_world world_*",
     "distributed probe attention cross_entropy kv_cache sampling gpt muon adamw optimizers dataloader",
     "checkpoint_manager engine loss_eval core_eval evaluation",
     "trainer",

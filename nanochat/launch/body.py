@@ -52,7 +52,8 @@ class Body:
         """The job's exit code."""
         checkpoint = ledger.checkpoint_step(self.trained) if self.trained else None
         mine = [s.time for s in self.run.submitted() if s.id == self.id]
-        earlier = [a for a in self.run.attempts(self.stage.name) if a.started >= min(mine, default=0.0)]
+        attempts = (a for a in self.run.attempts(self.stage.name) if a.started >= min(mine, default=0.0))
+        earlier = [a for a in attempts if a.id != self.id]  # Slurm took away what this job has done before
         refused = policy.refusal(self.plan, self.stage, earlier, checkpoint)
         if refused:
             self.say(refused.reason)

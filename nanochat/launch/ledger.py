@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -123,6 +124,14 @@ class RunFolder:
 
     def release(self) -> None:
         (self.path / HOLD).unlink(missing_ok=True)
+
+
+def started_again(attempt: Attempt, attempts: Iterable[Attempt]) -> bool:
+    """Whether Slurm has started its job once more: then what ended it was Slurm's doing, whatever it says.
+
+    When a node dies, its ranks' peers fail first, and that start may have written down a fault.
+    """
+    return any(other.id == attempt.id and other.restart > attempt.restart for other in attempts)
 
 
 def checkpoint_step(folder: Path) -> int | None:

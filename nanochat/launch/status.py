@@ -46,6 +46,7 @@ ENDED = {
     "FAILED": "failed",
     "COMPLETED": "ended",
 }
+REQUEUED = ("PENDING", "REQUEUED", "REQUEUE_HOLD")  # of a job that had begun: Slurm starts it again
 # The first word of a row, for people and for scripts.
 DONE, RUNNING, WAITS, STOPPED, FAILED, CANCELLED, LOST, NOT_SUBMITTED = (
     "done", "running", "waiting", "stopped", "failed", "cancelled", "lost", "not submitted",
@@ -90,7 +91,7 @@ def _row(
         step = f", {last.last} steps" if last.last else ""
         return Row(stage.name, last.job, last.id, DONE, f"{format_seconds(used)}{starts}{step}")
     live = [(s, known[s.id]) for s in jobs if s.id in known and known[s.id].is_live]
-    running = [(s, q) for s, q in live if q.state not in ("PENDING", "REQUEUED", "REQUEUE_HOLD")]
+    running = [(s, q) for s, q in live if q.state not in REQUEUED]
     history = _history(plan, stage, attempts, known)
     if running:
         job, queued = running[0]
@@ -133,30 +134,24 @@ def _history(plan: Plan, stage: Stage, attempts: Sequence[Attempt], known: Mappi
     if not over:
         return ""
     last = over[-1]
+    state = known[last.id].state if last.id in known else ""
     at = f" at step {last.last}" if last.last is not None else ""
+    where = at or _at_checkpoint(plan, stage)
+    if ledger.started_again(last, attempts) or state in REQUEUED:
+        return f"{last.job} was preempted or lost its node, and Slurm starts it again{where}"
     if last.outcome == ledger.FAULT:
         return f"{last.job} failed{at}: {last.reason}"
-    state = known[last.id].state if last.id in known else ""
-    if state in ("CANCELLED", "TIMEOUT", "PREEMPTED", "NODE_FAIL", "OUT_OF_MEMORY") and _is_last(
-        last, attempts
-    ):
-        return f"{last.job} {ENDED[state]}{at or _at_checkpoint(plan, stage)}"
+    if state in ("CANCELLED", "TIMEOUT", "PREEMPTED", "NODE_FAIL", "OUT_OF_MEMORY"):
+        return f"{last.job} {ENDED[state]}{where}"
     if last.outcome == ledger.STOPPED and not last.reason:
         return f"{last.job} stopped cleanly{at}"
-    where = at or _at_checkpoint(plan, stage)
-    if not _is_last(last, attempts) or state in ("PENDING", "RUNNING"):
-        return f"{last.job} was preempted or lost its node, and Slurm starts it again{where}"
     return f"{last.job} {last.reason or ENDED.get(state, 'ended without a word')}{where}"
 
 
 def _runs(attempt: Attempt, attempts: Sequence[Attempt], known: Mapping[str, Queued]) -> bool:
     queued = known.get(attempt.id)
-    return bool(queued and queued.state in ("RUNNING", "COMPLETING") and _is_last(attempt, attempts))
-
-
-def _is_last(attempt: Attempt, attempts: Sequence[Attempt]) -> bool:
-    """Whether its job was not started again."""
-    return all(a.restart <= attempt.restart for a in attempts if a.id == attempt.id)
+    is_up = queued is not None and queued.state in ("RUNNING", "COMPLETING")
+    return is_up and not ledger.started_again(attempt, attempts)
 
 
 def _at_checkpoint(plan: Plan, stage: Stage) -> str:

@@ -50,11 +50,12 @@ def begin(
 
 def ends_as_undisturbed(user: User, run: str, faults: int) -> None:
     user.wait_empty(run)
-    print(user.launch("status", run), user.launch("cost", run))
     assert user.status(run)["base"][0] == "done", user.log(run, "base")
     assert user.weights(run) == user.weights("calm")
     attempts = user.attempts(run, "base")
     repeated = [max(0, (a["reached"] or 0) - (a["step"] or 0)) for a in attempts]
+    starts = f"{len(attempts)} starts, exits {[a['exit'] for a in attempts]}"
+    print(f"\n{run}: {starts}, {sum(repeated)} steps done twice, bit-equal; {user.status(run)['base'][1]}")
     assert sum(repeated) <= faults * EVERY, repeated
     assert user.status(run)["report"][0] == "done"
 
@@ -99,7 +100,7 @@ def test_preemption(user: User) -> None:
     script.write_text("#!/bin/bash\nsleep 8\n")
     whole = ("-p", "gpu", "-N2", "--exclusive", "--gres=gpu:h100:4", "-o", "/dev/null", str(script))
     user.do("sbatch", *whole)
-    user.wait("preemption", lambda: user.status("preempt")["base"][0] == "waiting", 30)
+    user.wait("preemption", lambda: user.status("preempt")["base"][0] == "waiting", 90)
     assert "preempted" in user.status("preempt")["base"][1]
     ends_as_undisturbed(user, "preempt", faults=1)
     attempts = user.attempts("preempt", "base")
