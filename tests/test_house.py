@@ -25,7 +25,7 @@ PAGES = [*sorted((ROOT / "docs").rglob("*.md")), ROOT / "README.md"]
 
 # A module imports from its own line and from the lines above it; there are no cycles.
 LAYERS = [
-    "common options config config_data presets configurator schedule room assets ledger offline",
+    "common options config config_data presets configurator schedule room slurm assets ledger offline",
     "dataset transfer fetch facts preflight encoding tokenizer execution metrics packing sources",
     "patterns ranks pickle_record hf_tokenizer interchange compression corpus",
     "run_folder pipeline launch report* track sample_world world_*",

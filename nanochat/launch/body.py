@@ -19,10 +19,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from types import FrameType
 
-from nanochat import configurator, metrics, offline, preflight
+from nanochat import configurator, metrics, offline, preflight, slurm
 from nanochat.assets import Preflight
 from nanochat.common import EXIT_DONE, EXIT_FAULT, EXIT_STOPPED, EXIT_USAGE, read_json, run_main
-from nanochat.launch import checks, container, ledger, nodecheck, policy, rendezvous, slurm, submission
+from nanochat.launch import checks, container, ledger, nodecheck, policy, rendezvous, submission
 from nanochat.launch.ledger import Attempt, RunFolder
 from nanochat.launch.plan import Job, Plan, load
 

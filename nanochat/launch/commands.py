@@ -16,8 +16,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from nanochat import slurm
 from nanochat.common import EXIT_DONE, EXIT_FAULT, UsageError, atomic_path, base_dir
-from nanochat.launch import account, checks, request, sbatch, sites, slurm, submission
+from nanochat.launch import account, checks, request, sbatch, sites, submission
 from nanochat.launch import detect as detection
 from nanochat.launch import doctor as doctors
 from nanochat.launch import plan as plans

@@ -59,13 +59,12 @@ def run_together(options: argparse.Namespace, environ: Mapping[str, str] = os.en
             time.sleep(0.1)
 
 
-def check_gpus(wanted: int, environ: Mapping[str, str] = os.environ) -> None:
-    """What was allocated must be what can be seen: Slurm does not always say when it is not."""
+def lack_of_gpus(wanted: int, environ: Mapping[str, str] = os.environ) -> str:
+    """What was allocated must be what can be seen, and Slurm does not always say when it is not; "" if so."""
     seen = environ.get("CUDA_VISIBLE_DEVICES", environ.get("ROCR_VISIBLE_DEVICES"))
-    if wanted and seen is not None and len(seen.split(",")) < wanted:
-        raise UsageError(
-            f"{environ.get('SLURMD_NODENAME', 'this node')}: {wanted} GPUs asked for, it shows {seen!r}"
-        )
+    if seen is None or len(list(filter(None, seen.split(",")))) >= wanted:
+        return ""
+    return f"{wanted} GPUs asked for, {seen!r} visible"
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
@@ -83,7 +82,8 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
 
 def main(argv: list[str]) -> None:
     options = parse(argv)
-    check_gpus(options.gpus)
+    if lack := lack_of_gpus(options.gpus):
+        raise UsageError(f"{os.environ.get('SLURMD_NODENAME', 'this node')}: {lack}")
     if options.data:
         options.program += ["--data-dir", str(stagein.stage_in(Path(options.data), options.scratch))]
     sys.stdout.flush()

@@ -12,12 +12,13 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from nanochat import slurm
 from nanochat.common import read_json
-from nanochat.launch import ledger, policy, slurm, submission
+from nanochat.launch import ledger, policy, submission
 from nanochat.launch.ledger import Attempt, RunFolder, Submitted
 from nanochat.launch.plan import Plan, Stage
-from nanochat.launch.slurm import Queued
 from nanochat.metrics import format_seconds
+from nanochat.slurm import Queued
 
 # Why Slurm lets a job wait, in words. What is not here is said as Slurm says it.
 WAITING = {

@@ -15,16 +15,16 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from nanochat import configurator
+from nanochat import configurator, slurm
 from nanochat.assets import Preflight
 from nanochat.common import UsageError, atomic_path, git_state, write_json
 from nanochat.launch import plan as plans
-from nanochat.launch import policy, sbatch, slurm
+from nanochat.launch import policy, sbatch
 from nanochat.launch.ledger import RunFolder, Submitted
 from nanochat.launch.plan import Job, Plan, Stage
 from nanochat.launch.request import Asked
 from nanochat.launch.sites import ROOT
-from nanochat.launch.slurm import Queued
+from nanochat.slurm import Queued
 
 PACKAGES = ("nanochat", "scripts", "tasks")  # what a job runs; copied where git does not say more
 Live = Mapping[str, Queued]

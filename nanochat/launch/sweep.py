@@ -21,9 +21,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from nanochat import metrics
+from nanochat import metrics, slurm
 from nanochat.common import EXIT_DONE, EXIT_STOPPED, UsageError, atomic_path, read_json, write_json
-from nanochat.launch import checks, request, sbatch, slurm, submission
+from nanochat.launch import checks, request, sbatch, submission
 from nanochat.launch import plan as plans
 from nanochat.launch.ledger import RunFolder, last_step
 from nanochat.launch.plan import Plan

@@ -19,7 +19,7 @@ TINY = ("submit", "--preset", "tiny", "--run", "r", "--until", "tokenizer")
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ("GPU_PARTITION=cpu", "has no 2 h100s a node .*; these have:\n  gpu: 2 nodes, gpu:h100:4"),
+        ("GPU_PARTITION=cpu", "has no 2 h100s a node .*; these have:\n  gpu: 2 nodes, 4 h100s a node"),
         ("GPU_PARTITION=gpus", "there is no partition 'gpus'; there are:"),
         ("GPU_PARTITION=", "several partitions have 2 h100s a node; choose one with GPU_PARTITION"),
         ("GPU_PARTITION= GPU_TYPE=b300", "no partition has 2 b300s a node; set GPU_PARTITION"),
