@@ -138,13 +138,14 @@ def look(
     return judge(facts)
 
 
-def refuse_mistakes(asked: Request, fetches_here: bool = False) -> None:
-    """Before a submission: what is the user's to mend is refused.
+def refuse_mistakes(asked: Request, stages: Sequence[str] = (), fetches_here: bool = False) -> None:
+    """Before a submission, refuse what is the user's to mend.
 
-    `fetches_here`: this is the first job, on whose node the data will be fetched, and not a login node.
+    `stages`: preflight's names; none: the recipe's. `fetches_here`: this is the first job, on whose node the
+    data will be fetched, and not a login node.
     """
     scripts = {one.step.script for one in asked.stages}
-    stages = [name for script, name in STAGE_NAMES.items() if script in scripts]
+    stages = stages or [name for script, name in STAGE_NAMES.items() if script in scripts]
     config = dataclasses.replace(asked.preflight, stages=",".join(stages))
     found = look(asked.site, asked.root, config, in_job=False, fetches_here=fetches_here)
     lines = [str(finding) for finding in found]

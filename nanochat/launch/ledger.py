@@ -4,8 +4,8 @@ came to).
 What it is: files in `runs/RUN/`, each written by one process and whole, so that jobs on different nodes need
 no lock. An attempt is one start of one job, `base.2-1234-0.json`: job, restart, nodes, the step it began at,
 when it was last seen alive, how it ended. GPU-hours and steps done twice follow from them, also where Slurm
-keeps no accounts. What it is not: Slurm's own view (`queue.py`). Look at it: `python -m scripts.launch cost
-RUN`.
+keeps no accounts. What it is not: Slurm's own view (`nanochat/slurm.py`). Look at it: `python -m
+scripts.launch cost RUN`.
 """
 
 from __future__ import annotations

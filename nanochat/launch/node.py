@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from nanochat.common import UsageError, run_main
-from nanochat.launch import stagein
+from nanochat.launch import rendezvous, stagein
 
 FAREWELL_S = 10.0
 
@@ -73,7 +73,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--ranks", type=int, default=1)
     parser.add_argument("--gpus", type=int, default=0)
     parser.add_argument("--address", default="127.0.0.1")
-    parser.add_argument("--port", type=int, default=29_500)
+    parser.add_argument("--port", type=int, default=0, help="0: a free one; several nodes need to agree")
     parser.add_argument("--data", default="", help="folder to copy to the node's own disk")
     parser.add_argument("--scratch", default="")
     parser.add_argument("program", nargs="+")
@@ -87,6 +87,7 @@ def main(argv: list[str]) -> None:
     if options.data:
         options.program += ["--data-dir", str(stagein.stage_in(Path(options.data), options.scratch))]
     sys.stdout.flush()
+    options.port = options.port or rendezvous.port(os.environ.get("SLURM_JOB_ID", ""))
     if options.nodes * options.ranks == 1:
         _become("-m", *options.program)
     for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):

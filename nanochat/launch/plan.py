@@ -304,7 +304,7 @@ def load(folder: Path) -> Plan:
 def needs(stage: Stage) -> str:
     """`2 nodes x 8 GPUs`, `8 CPUs`."""
     if not stage.gpus:
-        return f"{stage.cpus} CPUs"
+        return f"{stage.cpus} CPU{'s' * (stage.cpus > 1)}"
     nodes = f"{stage.nodes} nodes x " if stage.nodes > 1 else ""
     return f"{nodes}{stage.gpus} GPU{'s' * (stage.gpus > 1)}"
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 
 import pytest
-from drive import HOOKS, User
+from drive import HOOKS, ROOT, User
 
 from nanochat import metrics
 
@@ -63,6 +64,14 @@ def test_a_requeued_trial_goes_on_at_its_step(trained: User) -> None:
     assert f"resumed at step {stopped} of 60" in log
 
 
+def test_a_function_of_ones_own(user: User) -> None:
+    """As its page shows."""
+    page = (ROOT / "docs" / "how-to" / "sweep.md").read_text(encoding="utf-8")
+    code = page.split("```python\n")[1].split("```")[0].replace("mycluster", "lab")
+    said = user.do(sys.executable, "-c", code, PYTHONPATH=str(ROOT))
+    assert said.split()[-1] == "1024", said
+
+
 def test_the_grid_is_checked_before_anything_is_submitted(user: User) -> None:
     for words, message in (
         ((), "a sweep needs --grid"),
@@ -70,7 +79,8 @@ def test_the_grid_is_checked_before_anything_is_submitted(user: User) -> None:
         (("--grid", "base.lr-scale=a"), "is not a number"),
         (("--grid", "base.lr-scale"), "write --grid"),
         (("--grid", "base.seed=1", "NODES=2"), "runs on one node"),
+        (("--grid", "base.seed=1"), "missing files: tokenizer: "),
     ):
         said = user.launch("sweep", *COMMON, *words, "--run", "bad", fails=True)
-        assert message in said
+        assert message in said, said
     assert not user.queue() and os.listdir(user.folder) == []
