@@ -179,9 +179,8 @@ class Body:
         """The environment of the stage: what the plan froze is not to be changed by a variable."""
         rest = {k: v for k, v in os.environ.items() if not k.startswith("NANOCHAT_")}
         memory = [k for k in rest if k.startswith("SLURM_MEM_PER_")]
-        if (
-            len(memory) > 1
-        ):  # one is the job's, the other was inherited from a job that submitted it; srun refuses both
+        # One is the job's, the other was inherited from the job that submitted it, and srun refuses both.
+        if len(memory) > 1:
             rest = {k: v for k, v in rest.items() if k not in memory}
         code = read_json(self.run.path / "code.json")
         rest |= {
@@ -256,13 +255,9 @@ class Body:
             attempt.outcome, attempt.exit = ledger.KILLED, EXIT_STOPPED
             attempt.reason = "ended by Slurm before it could save"
         else:
-            attempt.outcome, attempt.exit = (
-                ledger.FAULT,
-                code if code not in (0, EXIT_STOPPED) else EXIT_FAULT,
-            )
-            attempt.reason = (
-                f"it ended with 0 and left no {self.stage.leaves}" if code == 0 else f"exit {code}"
-            )
+            nothing = f"it ended with 0 and left no {self.stage.leaves}"
+            attempt.outcome, attempt.exit = ledger.FAULT, code or EXIT_FAULT
+            attempt.reason = f"exit {code}" if code else nothing
             if self.trained and "FAULT" in fresh:
                 facts = read_json(self.trained / "FAULT")
                 attempt.reason, attempt.exit = facts["reason"], facts.get("exit", attempt.exit)

@@ -45,9 +45,7 @@ class Stage:
     name: str
     script: str
     kind: Kind
-    parent: (
-        str  # the stage that must be done; "" for the first, and for the report, which waits for all to end
-    )
+    parent: str  # that must be done; "" for the first, and for the report, which waits for all to end
     trains: str  # `base`, `mid`, ...: its run folder is TRAINS_RUN; "" if it trains nothing
     leaves: str  # what it must leave, below the base folder
     data: str = ""  # what it reads, below the base folder

@@ -87,8 +87,8 @@ def test_the_account_of_the_first_job_pays_for_all(member: User) -> None:
 
 def test_a_start_that_was_lost_is_paid_for(member: User) -> None:
     hooks = (f"ENV_PYTHONPATH={HOOKS}", "ENV_SLOW_S=0.3", "PRICE_PER_GPU_HOUR=2")
-    member.launch("submit", "--preset", "tiny", "--run", "r", "--until", "base", "--base.steps", "60", *hooks)
-    member.wait_steps("r", 20)
+    member.launch("submit", "--preset", "tiny", "--run", "r", "--until", "base", "--base.steps", "30", *hooks)
+    member.wait_steps("r", 10)
     job = member.attempts("r", "base")[0]["id"]
     member.do("scontrol", "requeue", job)
     member.wait_empty("r")

@@ -11,7 +11,6 @@ from drive import User
 pytestmark = pytest.mark.slurm
 
 
-@pytest.mark.slow
 def test_one_command_from_the_data_to_the_report(user: User) -> None:
     started = time.monotonic()
     # what a shell inside another job would pass on

@@ -182,3 +182,9 @@ def test_a_run_that_is_not_there_is_named(user: User) -> None:
     for command in ("status", "stop", "cancel", "resume", "logs", "cost", "attach"):
         assert "there is no run 'nope'" in user.launch(command, "nope", fails=True)
     assert "commands are plan, submit" in user.launch("statsu", fails=True)
+    assert "unexpected word '--sit'" in user.launch("status", "nope", "--sit", "lab", fails=True)
+    site = user.folder / "own.env"
+    site.write_text("BASE_DIR=/own/place\n")
+    said = user.launch("status", "nope", "--site", str(site), fails=True)
+    assert "no run 'nope' in /own/place/runs" in said
+    assert "in /other/runs" in user.launch("status", "nope", "--base-dir=/other", fails=True)

@@ -11,7 +11,7 @@ from drive import HOOKS, ROOT, User
 
 from nanochat import metrics
 
-pytestmark = [pytest.mark.slurm, pytest.mark.slow]
+pytestmark = pytest.mark.slurm
 COMMON = ("--preset", "tiny", "NODES=1", "GPUS_PER_NODE=1", "--base.device-batch-rows", "2")
 
 
@@ -46,22 +46,22 @@ def test_three_trials_as_one_array(trained: User) -> None:
 
 def test_a_requeued_trial_goes_on_at_its_step(trained: User) -> None:
     user = trained
-    shape = (*COMMON, "--base.steps", "60", "--base.save-every-steps", "0", "--grid", "base.seed=3")
+    shape = (*COMMON, "--base.steps", "30", "--base.save-every-steps", "0", "--grid", "base.seed=3")
     user.launch("sweep", *shape, "--run", "calm")
-    user.wait("the calm one", lambda: "done, step 60" in user.launch("status", "calm"))
+    user.wait("the calm one", lambda: "done, step 30" in user.launch("status", "calm"))
     slow = (f"ENV_PYTHONPATH={HOOKS}", "ENV_SLOW_S=0.3", "ENV_RANK=0", "ENV_WORLD_SIZE=1")
     user.launch("sweep", *shape, *slow, "--run", "moved")
-    user.wait_steps("moved-0", 10)
+    user.wait_steps("moved-0", 5)
     job = json.loads((user.base / "runs" / "moved" / "sweep.json").read_text())["trials"][0]["id"]
     user.do("scancel", "--signal=USR2", job)
     user.wait("stop", lambda: (user.base / "base_moved-0" / "STOPPED").exists(), 60)
     stopped = json.loads((user.base / "base_moved-0" / "STOPPED").read_text())["step"]
-    user.wait("the moved one", lambda: "done, step 60" in user.launch("status", "moved"))
-    assert 10 <= stopped < 60 and user.weights("moved-0") == user.weights("calm-0")
+    user.wait("the moved one", lambda: "done, step 30" in user.launch("status", "moved"))
+    assert 5 <= stopped < 30 and user.weights("moved-0") == user.weights("calm-0")
     steps = [r["step"] for r in metrics.read(user.base / "base_moved-0" / "metrics.jsonl") if "loss" in r]
-    assert steps == list(range(1, 61))
+    assert steps == list(range(1, 31))
     log = "".join(p.read_text() for p in (user.base / "runs" / "moved" / "submitit").glob("*_log.out"))
-    assert f"resumed at step {stopped} of 60" in log
+    assert f"resumed at step {stopped} of 30" in log
 
 
 def test_a_function_of_ones_own(user: User) -> None:
