@@ -207,7 +207,7 @@ class Lab:
         self._pid_file(name).write_text(str(child.pid))
         self._children = [*getattr(self, "_children", []), child]  # so that they can be reaped
 
-    def wait_for(self, what: str, is_there: Callable[[], bool], limit_s: float = 40) -> None:
+    def wait_for(self, what: str, is_there: Callable[[], bool], limit_s: float = 180) -> None:
         until = time.monotonic() + limit_s
         while time.monotonic() < until:
             with contextlib.suppress(subprocess.SubprocessError):

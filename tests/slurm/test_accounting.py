@@ -70,7 +70,7 @@ def test_nothing_but_a_partition_and_an_account(lab_with_accounts: Lab, tmp_path
     user.sbatch(
         "--run", "r", "--until", "base", *on_cpus, SBATCH_PARTITION="cpu", SBATCH_ACCOUNT="proj",
     )  # fmt: skip
-    user.wait("the other jobs", lambda: "submitted: " in user.log("r", "world"), 60)
+    user.wait("the other jobs", lambda: "submitted: " in user.log("r", "world"))
     user.wait_empty("r")
     assert {state for state, _ in user.status("r").values()} == {"done"}
     paid = user.do("sacct", "-nPX", "-o", "JobName,Account,Partition").split()
@@ -80,7 +80,7 @@ def test_nothing_but_a_partition_and_an_account(lab_with_accounts: Lab, tmp_path
 
 def test_the_account_of_the_first_job_pays_for_all(member: User) -> None:
     member.sbatch("--run", "r", "--until", "tokenizer", SBATCH_ACCOUNT="proj")
-    member.wait("the other jobs", lambda: "submitted: " in member.log("r", "world"), 60)
+    member.wait("the other jobs", lambda: "submitted: " in member.log("r", "world"))
     member.wait_empty("r")
     assert set(member.do("sacct", "-nPX", "-o", "Account").split()) == {"proj"}
 

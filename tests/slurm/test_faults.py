@@ -102,7 +102,7 @@ def test_preemption(user: User) -> None:
     script.write_text("#!/bin/bash\nsleep 8\n")
     whole = ("-p", "gpu", "-N2", "--exclusive", "--gres=gpu:h100:4", "-o", "/dev/null", str(script))
     user.do("sbatch", *whole)
-    user.wait("preemption", lambda: user.status("preempt")["base"][0] == "waiting", 90)
+    user.wait("preemption", lambda: user.status("preempt")["base"][0] == "waiting")
     assert "preempted" in user.status("preempt")["base"][1]
     ends_as_undisturbed(user, "preempt", faults=1)
     attempts = user.attempts("preempt", "base")
@@ -115,7 +115,7 @@ def test_a_node_that_dies(user: User, lab: Lab) -> None:
     user.wait_steps("node", EVERY + 10)
     lab.kill_node("gpu2")
     try:
-        user.wait("a waiting job", lambda: user.status("node")["base"][0] == "waiting", 90)
+        user.wait("a waiting job", lambda: user.status("node")["base"][0] == "waiting")
         assert "lost its node" in user.status("node")["base"][1]
     finally:
         lab.start_node("gpu2")

@@ -31,7 +31,7 @@ def submit_with_a_bad_node(user: User, *words: str) -> None:
 
 def test_a_bad_node_is_named_and_used_no_more(user: User) -> None:
     submit_with_a_bad_node(user, "--segments", "3")
-    user.wait("the second segment", lambda: "base.1" in user.status("r")["base"][1], 30)
+    user.wait("the second segment", lambda: "base.1" in user.status("r")["base"][1])
     job = user.do("squeue", "-h", "-n", "r-base.2", "-o", "%i").strip()
     assert "ExcNodeList=gpu2" in user.do("scontrol", "show", "job", job)
     assert "type: " not in user.launch("status", "r")

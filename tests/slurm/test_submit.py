@@ -63,7 +63,7 @@ def test_a_first_job_that_cannot_fetch_submits_nothing(user: User) -> None:
     """The node that is to get the data has no network, and says so before the others are submitted."""
     words = ("--preset", "speedrun", "--run", "r", "--depth", "2", "--device-batch-rows", "1")
     user.do("sbatch", str(user.script("speedrun")), *words, HF_ENDPOINT="http://127.0.0.1:9")
-    user.wait("the end of the first job", lambda: not user.queue(), 60)
+    user.wait("the end of the first job", lambda: not user.queue())
     said = "".join(path.read_text() for path in user.folder.glob("speedrun.*.out"))
     assert "the node of the data job has no network" in said, said
     assert "python -m scripts.download_data on a login or transfer node" in said
@@ -75,7 +75,7 @@ def test_a_hostile_run_name_ends_the_first_job(user: User) -> None:
     marker = user.folder / "ran"
     for name in (f"$(touch {marker})", f"`touch {marker}`", f"a; touch {marker}", "a'b \"c", "../up"):
         user.sbatch(f"--run={name}")
-        user.wait("its end", lambda: not user.queue(), 60)
+        user.wait("its end", lambda: not user.queue())
     logs = [path.read_text() for path in sorted(user.folder.glob("speedrun.*.out"))]
     assert len(logs) == 5 and all("error: " in log and "letters, digits" in log for log in logs), logs
     assert not marker.exists() and not (user.base / "runs").exists()
@@ -110,19 +110,19 @@ def test_a_run_is_not_submitted_over_itself(user: User) -> None:
 def test_a_first_job_that_is_started_again_submits_nothing_twice(user: User) -> None:
     first = user.sbatch("--run", "r", "--world.megabytes", "12")
     jobs = user.base / "runs" / "r" / "jobs.json"
-    user.wait("the other jobs", lambda: "submitted: " in user.log("r", "world"), 60)
+    user.wait("the other jobs", lambda: "submitted: " in user.log("r", "world"))
     before = json.loads(jobs.read_text())
     user.do("scontrol", "requeue", first)
-    user.wait("the second start", lambda: "restart 1: begins" in user.log("r", "world"), 90)
+    user.wait("the second start", lambda: "restart 1: begins" in user.log("r", "world"))
     assert json.loads(jobs.read_text()) == before
-    user.wait("the tokenizer", lambda: user.status("r")["tokenizer"][0] == "done", 90)
+    user.wait("the tokenizer", lambda: user.status("r")["tokenizer"][0] == "done")
     user.launch("cancel", "r")
     user.wait_empty("r")
 
 
 def test_where_jobs_may_not_submit_one_printed_line_does_it(user: User) -> None:
     first = user.sbatch("--run", "r", "--until", "tokenizer", "CAN_SUBMIT_FROM_JOB=0")
-    user.wait("the data", lambda: not user.queue(), 60)
+    user.wait("the data", lambda: not user.queue())
     said = (user.folder / f"speedrun.{first}.out").read_text()
     assert user.status("r")["world"][0] == "done" and user.status("r")["tokenizer"][0] == "not submitted"
     line = next(line for line in said.splitlines() if "scripts.launch resume r" in line)
@@ -135,8 +135,8 @@ def test_two_runs_at_once_do_not_touch_each_other(user: User) -> None:
     for run in ("one", "two"):
         user.sbatch("--run", run, "--until", "tokenizer")
     for run in ("one", "two"):
-        user.wait("its ledger", lambda r=run: (user.base / "runs" / r / "jobs.json").exists(), 60)
-        user.wait("its end", lambda r=run: user.status(r)["report"][0] == "done", 90)
+        user.wait("its ledger", lambda r=run: (user.base / "runs" / r / "jobs.json").exists())
+        user.wait("its end", lambda r=run: user.status(r)["report"][0] == "done")
         assert {state for state, _ in user.status(run).values()} == {"done"}
 
 
@@ -185,6 +185,6 @@ def test_a_run_that_is_not_there_is_named(user: User) -> None:
     assert "unexpected word '--sit'" in user.launch("status", "nope", "--sit", "lab", fails=True)
     site = user.folder / "own.env"
     site.write_text("BASE_DIR=/own/place\n")
-    said = user.launch("status", "nope", "--site", str(site), fails=True)
+    said = user.launch("status", "nope", "--site", str(site), fails=True, NANOCHAT_BASE_DIR="")
     assert "no run 'nope' in /own/place/runs" in said
     assert "in /other/runs" in user.launch("status", "nope", "--base-dir=/other", fails=True)

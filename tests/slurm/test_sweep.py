@@ -32,7 +32,7 @@ def trained(user: User) -> User:
 def test_three_trials_as_one_array(trained: User) -> None:
     user = trained
     user.do("sbatch", str(user.script("sweep")), *COMMON, "--run", "lr", "--grid", "base.lr-scale=0.5,1,2")
-    user.wait("the array", lambda: (user.base / "runs" / "lr" / "sweep.json").exists(), 60)
+    user.wait("the array", lambda: (user.base / "runs" / "lr" / "sweep.json").exists())
     user.wait("three trials", lambda: user.launch("status", "lr").count("  done, step 20") == 3)
     trials = json.loads((user.base / "runs" / "lr" / "sweep.json").read_text())["trials"]
     assert len({trial["id"].split("_")[0] for trial in trials}) == 1
@@ -54,7 +54,7 @@ def test_a_requeued_trial_goes_on_at_its_step(trained: User) -> None:
     user.wait_steps("moved-0", 5)
     job = json.loads((user.base / "runs" / "moved" / "sweep.json").read_text())["trials"][0]["id"]
     user.do("scancel", "--signal=USR2", job)
-    user.wait("stop", lambda: (user.base / "base_moved-0" / "STOPPED").exists(), 60)
+    user.wait("stop", lambda: (user.base / "base_moved-0" / "STOPPED").exists())
     stopped = json.loads((user.base / "base_moved-0" / "STOPPED").read_text())["step"]
     user.wait("the moved one", lambda: "done, step 30" in user.launch("status", "moved"))
     assert 5 <= stopped < 30 and user.weights("moved-0") == user.weights("calm-0")
