@@ -78,13 +78,6 @@ def test_nothing_but_a_partition_and_an_account(lab_with_accounts: Lab, tmp_path
     assert "r-base.1|proj|gpu" in paid and "r-tokenizer|proj|cpu" in paid
 
 
-def test_the_account_of_the_first_job_pays_for_all(member: User) -> None:
-    member.sbatch("--run", "r", "--until", "tokenizer", SBATCH_ACCOUNT="proj")
-    member.wait("the other jobs", lambda: "submitted: " in member.log("r", "world"))
-    member.wait_empty("r")
-    assert set(member.do("sacct", "-nPX", "-o", "Account").split()) == {"proj"}
-
-
 def test_a_start_that_was_lost_is_paid_for(member: User) -> None:
     hooks = (f"ENV_PYTHONPATH={HOOKS}", "ENV_SLOW_S=0.3", "PRICE_PER_GPU_HOUR=2")
     member.launch("submit", "--preset", "tiny", "--run", "r", "--until", "base", "--base.steps", "30", *hooks)

@@ -67,6 +67,7 @@ def refusing_updates(user: User) -> Path:
     return place
 
 
+@pytest.mark.slow
 def test_good_nodes_read_the_data_from_their_own_disks(user: User) -> None:
     scratch = user.folder / "disk"
     for node in ("gpu1", "gpu2"):
