@@ -311,6 +311,14 @@ class ChatEval(Trained):
 
 
 @dataclass(frozen=True)
+class Track(Rooted):
+    """Whose metrics go where."""
+
+    project: str = opt("nanochat", "project of the tracking service")
+    online: bool = opt(False, "send them now (needs a network and `wandb login`)")
+
+
+@dataclass(frozen=True)
 class TimeToQuality(Places):
     """Which budgets and seeds of pretraining to compare with the peer's stored rows."""
 

@@ -25,12 +25,12 @@ PAGES = [*sorted((ROOT / "docs").rglob("*.md")), ROOT / "README.md"]
 
 # A module imports from its own line and from the lines above it; there are no cycles.
 LAYERS = [
-    "common options config config_data config_eval config_rl presets configurator schedule room assets",
+    "common options config config_data config_eval config_rl presets configurator schedule room slurm assets",
     "ledger offline",
     "dataset transfer fetch facts preflight encoding tokenizer calculator metrics packing sources",
     "item_records patterns ranks pickle_record hf_tokenizer interchange compression corpus core_bundle",
     "seccomp confine execution",
-    "run_folder pipeline launch report* sample_world world_*",
+    "run_folder pipeline launch report* track sample_world world_*",
     "distributed probe attention cross_entropy kv_cache sampling gpt muon adamw optimizers dataloader",
     "checkpoint_manager engine likelihood loss_eval core_* evaluation rollout hf_model export_hf",
     "trainer",

@@ -24,6 +24,11 @@ def stop(step: int, last: int) -> Attempt:
     return dataclasses.replace(A, outcome="stopped", step=step, last=last)
 
 
+def again(attempt: Attempt, restart: int) -> Attempt:
+    """A start of a job that Slurm starts more than once."""
+    return dataclasses.replace(attempt, id="8", restart=restart)
+
+
 KILL = dataclasses.replace(A, outcome="killed")
 
 
@@ -39,6 +44,9 @@ KILL = dataclasses.replace(A, outcome="killed")
         ([fault(20), stop(20, 60), fault(60)], 80, ""),
         ([fault(code=2)], None, "cannot run as it is"),
         ([fault(), KILL, KILL, KILL], None, ""),  # what Slurm does is nobody's fault
+        ([again(fault(), 0), again(fault(), 1)], None, ""),  # the first start was lost with its node
+        ([fault(), again(fault(), 0), again(fault(), 1)], None, "failed twice"),
+        ([again(stop(0, 0), 0), again(stop(0, 0), 1), again(stop(0, 0), 2)], 0, ""),  # preempted
         ([stop(0, 30), stop(30, 60), stop(60, 90)], 90, ""),
         ([stop(0, 0), stop(0, 0)], 0, "no time to train"),
         ([stop(0, 0)], 0, ""),

@@ -45,9 +45,7 @@ class Stage:
     name: str
     script: str
     kind: Kind
-    parent: (
-        str  # the stage that must be done; "" for the first, and for the report, which waits for all to end
-    )
+    parent: str  # that must be done; "" for the first, and for the report, which waits for all to end
     trains: str  # `base`, `mid`, ...: its run folder is TRAINS_RUN; "" if it trains nothing
     leaves: str  # what it must leave, below the base folder
     data: str = ""  # what it reads, below the base folder
@@ -308,7 +306,7 @@ def load(folder: Path) -> Plan:
 def needs(stage: Stage) -> str:
     """`2 nodes x 8 GPUs`, `8 CPUs`."""
     if not stage.gpus:
-        return f"{stage.cpus} CPUs"
+        return f"{stage.cpus} CPU{'s' * (stage.cpus > 1)}"
     nodes = f"{stage.nodes} nodes x " if stage.nodes > 1 else ""
     return f"{nodes}{stage.gpus} GPU{'s' * (stage.gpus > 1)}"
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import os
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -57,9 +56,9 @@ class Launch(Rooted):
     until: str | None = opt(None, "last stage of the recipe to run; the report comes behind it")
     fresh: bool = opt(False, "start again: what an earlier run of that name left is moved aside")
     new_code: bool = opt(False, "go on with the clone's code as it is now, not with the run's copy")
-    dry_run: bool = opt(False, "print the plan and exit")
+    dry_run: bool = opt(False, "print the plan and exit; with plan: as a table and as a graph")
     texts: bool = opt(False, "with plan: print the batch script of every job")
-    mermaid: bool = opt(False, "with plan: print the jobs as a Mermaid graph")
+    mermaid: bool = opt(False, "with plan: print the jobs as a Mermaid graph, without the table")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,7 +112,8 @@ def read(argv: Sequence[str], more: Sequence[str] = ()) -> Request:
     """
     keys, words = sites.split(argv)
     later, rest = sites.split(more)
-    preset, words = _take_preset(words, "speedrun")
+    preset, words = take(words, "preset")
+    preset = preset or os.environ.get("NANOCHAT_PRESET") or "speedrun"
     recipe = configurator.parse(Pipeline, ["--preset", preset], prog="launch", about=None)
     with_rl = any(word.lstrip("-").partition("=")[0] == "rl" for word in words)
     widest = dataclasses.replace(recipe, rl=recipe.rl or with_rl)
@@ -162,15 +162,19 @@ def _place(path: str) -> Path:
     return base_dir(path or None)
 
 
-def _take_preset(words: Sequence[str], default: str) -> tuple[str, list[str]]:
-    """The value of `--preset`, and the other words; the last one counts, so that a file may give one."""
-    preset, rest = os.environ.get("NANOCHAT_PRESET", default), list(words)
-    while rest.count("--preset") and rest.index("--preset") + 1 < len(rest):
-        at = rest.index("--preset")
-        preset = rest[at + 1]
-        del rest[at : at + 2]
-    given = [word for word in rest if re.match(r"(--)?preset=", word)]
-    return (given[-1].partition("=")[2] if given else preset), [word for word in rest if word not in given]
+def take(words: Sequence[str], name: str) -> tuple[str | None, list[str]]:
+    """The value of the option `name`, and the other words. The last counts, so that a file may give one."""
+    value, rest, queue = None, [], list(words)
+    while queue:
+        word = queue.pop(0)
+        key, equals, text = word.partition("=")
+        if key.removeprefix("--").replace("_", "-") != name or not (equals or word.startswith("--")):
+            rest.append(word)
+        elif equals:
+            value = text
+        else:
+            value = _value_of(word, name, queue, is_switch=False)
+    return value, rest
 
 
 def _ask(step: Step, rooted: list[str], words: list[str], site: Site) -> Asked:
