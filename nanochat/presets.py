@@ -28,7 +28,7 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
             "recipe": "laptop", "embedded_world": True, "minutes_bfloat16": 15, "minutes_float32": 35,
             "disk_mib": 400,
         },
-        "Wanted": {"corpus": "world", "depth": 4},
+        "Wanted": {"corpus": "world", "depth": 4, "sft_mixture": "sft.jsonl,problems_sft.jsonl"},
         "ModelOptions": {"depth": 4, "head_dim": 64, "context": 256, "window_pattern": "L"},
         "Training": {
             "device_batch_rows": 16, "total_batch_tokens": 4096, "eval_tokens": 65_536,
