@@ -224,7 +224,7 @@ def _reads(stage: str, wanted: Wanted) -> Iterator[Asset]:
         yield _own(wanted, "exams.json")
     elif stage == "rl" and wanted.corpus == "world":
         yield _own(wanted, "problems.jsonl")
-    elif wanted.corpus in CORPORA:
+    elif wanted.corpus != "world":  # exams are the same, whatever text a model was pretrained on
         yield from (asset for group in READS.get(stage, ()) for asset in GROUPS[group])
     if stage == "base":
         yield from _kernels(wanted.kernels) if wanted.kernels else ()
