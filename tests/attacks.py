@@ -183,8 +183,8 @@ for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}: signal.
 while True: pass
 """),
     "closes everything": ("timeout", "os.closerange(0, 64)\nwhile True: time.sleep(1)"),
-    "spins in a thread": ("timeout", "threading.Thread(target=lambda: [None for _ in iter(int, 1)]).start()"),
-    "spins at exit": ("timeout", "import atexit\natexit.register(lambda: [None for _ in iter(int, 1)])"),
+    "spins in a thread": ("timeout", "threading.Thread(target=lambda: any(iter(int, 1))).start()"),
+    "spins at exit": ("timeout", "import atexit\natexit.register(lambda: any(iter(int, 1)))"),
     "memory at once": ("memory", "x = bytearray(1 << 40)"),
     "memory bit by bit": ("memory", "x = []\nwhile True: x.append(bytearray(1 << 20))"),
     "mapped memory": ("error", "import mmap\nx = []\nwhile True: x.append(mmap.mmap(-1, 1 << 24))"),

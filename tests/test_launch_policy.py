@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from nanochat.launch import ledger, policy
+from nanochat.launch import ledger, policy, status
 from nanochat.launch import plan as plans
-from nanochat.launch.ledger import Attempt, RunFolder
+from nanochat.launch.ledger import Attempt, RunFolder, Submitted
 from nanochat.launch.plan import Plan
 from nanochat.launch.request import read
+from nanochat.slurm import Queued
 
 A = Attempt("base.1", "base", "7", 0, ["n1"], 8, 100.0, 160.0)
 
@@ -90,6 +91,16 @@ def test_done_needs_the_word_and_the_thing(plan: Plan) -> None:
     assert refused(plan, "world") == (0, "is done already")
     (Path(plan.base_dir) / plan.stage("world").leaves).unlink()
     assert refused(plan, "world") is None
+
+
+def test_status_survives_an_end_between_two_looks(plan: Plan) -> None:
+    """The starts were read a moment before the stage ended: it is not yet shown as done, and nothing breaks."""
+    done(plan, "world")
+    job = Submitted("world", "world", "7", 0.0)
+    running = {"7": Queued("7", "RUNNING")}
+    assert status._row(plan, plan.stage("world"), [job], [], running).state == status.RUNNING
+    attempts = RunFolder(plan.folder).attempts()
+    assert status._row(plan, plan.stage("world"), [job], attempts, running).state == status.DONE
 
 
 def test_nothing_begins_while_the_run_is_held(plan: Plan) -> None:

@@ -85,8 +85,9 @@ def _row(
     attempts: Sequence[Attempt],
     known: Mapping[str, Queued],
 ) -> Row:
-    if policy.finished(plan, stage):
-        last = next(a for a in reversed(attempts) if a.outcome == ledger.DONE)
+    done = [a for a in attempts if a.outcome == ledger.DONE]
+    if done and policy.finished(plan, stage):  # the marker comes a moment before the job's own record
+        last = done[-1]
         used = sum(a.seconds for a in attempts)
         starts = f" in {len(attempts)} starts" if len(attempts) > 1 else ""
         step = f", {last.last} steps" if last.last else ""
