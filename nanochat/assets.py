@@ -125,7 +125,16 @@ READS = {
     "chat_eval": ("arc", "mmlu", "gsm8k", "humaneval", "words"),
     "rl": ("gsm8k",),
 }
-MIXTURES = {"mid": "smoltalk,mmlu,gsm8k,words", "sft": "smoltalk,arc,gsm8k,words"}
+# The cluster recipe's mixtures, in the words of `--mixture`, and the files behind each task of theirs.
+MIXTURES = {
+    "mid": "smoltalk,mmlu,gsm8k,identity,identity,spelling:200000,spellingbee:80000",
+    "sft": "arc-easy,arc-challenge,gsm8k,smoltalk:10000,identity,spelling:300,spellingbee:300",
+}
+TASK_FILES: dict[str, tuple[Asset, ...]] = {
+    "smoltalk": GROUPS["smoltalk"], "mmlu": GROUPS["mmlu"], "gsm8k": GROUPS["gsm8k"],
+    "arc-easy": GROUPS["arc"], "arc-challenge": GROUPS["arc"],
+    "spelling": GROUPS["words"], "spellingbee": GROUPS["words"], "identity": (),
+}  # fmt: skip
 STAGES = ("data", "tok_train", "tok_eval", "base", "base_eval", "mid", "sft", "chat_eval", "rl", "report")
 
 
@@ -140,8 +149,8 @@ class Wanted(Places):
     depth: int = opt(20, "depth of the run, from which the number of shards follows", low=1)
     ratio: float = opt(12.0, "training tokens per parameter in matrices and head", low=0.001)
     shards: int | None = opt(None, "training shards (default: what depth and ratio take)", low=1)
-    mid_mixture: str | None = opt(None, "files in data_dir, or groups of assets, that mid reads")
-    sft_mixture: str | None = opt(None, "files in data_dir, or groups of assets, that SFT reads")
+    mid_mixture: str | None = opt(None, "the mixture of mid: tasks, and files in data_dir")
+    sft_mixture: str | None = opt(None, "the mixture of SFT: tasks, and files in data_dir")
     kernels: str | None = opt(
         None,
         "build of the attention kernels to fetch, such as torch29-cxx11-cu128-x86_64-linux",
@@ -209,10 +218,13 @@ def _reads(stage: str, wanted: Wanted) -> Iterator[Asset]:
         yield Asset("tokenizer", "", file, f"{wanted.tok_dir}/", maker="python -m scripts.tok_train")
     if stage in ("mid", "sft"):
         for name in wanted.mixture(stage):
-            yield from GROUPS.get(name) or (_own(wanted, name),)
+            task = name.partition(":")[0]
+            yield from TASK_FILES[task] if task in TASK_FILES else (_own(wanted, task),)
     if stage == "chat_eval" and wanted.corpus == "world":
         yield _own(wanted, "exams.json")
-    elif wanted.corpus in CORPORA:
+    elif stage == "rl" and wanted.corpus == "world":
+        yield _own(wanted, "problems.jsonl")
+    elif wanted.corpus != "world":  # exams are the same, whatever text a model was pretrained on
         yield from (asset for group in READS.get(stage, ()) for asset in GROUPS[group])
     if stage == "base":
         yield from _kernels(wanted.kernels) if wanted.kernels else ()

@@ -2,10 +2,11 @@
 
 What it is: the choice of kernel. On a GPU: torch's fused SDPA for the whole context, FlexAttention for
 a window (it skips the masked blocks; an explicit mask made SDPA 28 % slower on A100 in nanochat's PR
-540). On a CPU, training and windows: plain products in blocks of queries over the keys they see, which
-the compiler fuses with the softmax (torch's CPU flash kernel took 2.7 times as long in bfloat16, 1.6
-times in float32; experiments/LOG.md). With a cache: SDPA under the cache's own mask. What it is not:
-projections, rotary tables or norms (`gpt.py`), or the cache (`engine.py`).
+540), or SDPA with that mask where nothing is compiled. On a CPU, training and windows: plain products in
+blocks of queries over the keys they see, which the compiler fuses with the softmax (torch's CPU flash
+kernel took 2.7 times as long in bfloat16, 1.6 times in float32; experiments/LOG.md). With a cache that
+holds something: SDPA under the cache's own mask. What it is not: projections, rotary tables or norms
+(`gpt.py`), or the cache (`kv_cache.py`).
 
 Legend: B batch, H query heads, KVH key/value heads, T time, S stored keys, D head dim, W window.
 Run: `pytest tests/test_gpt.py -k attention`.
@@ -34,7 +35,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, window: int, mask: Tensor | None = N
     assert k.size(2) == q.size(2), "causal attention without a mask needs as many keys as queries"
     is_windowed = window < q.size(2)
     if q.is_cuda and is_windowed:
-        return _flex_window(q, k, v, window)
+        return _flex_window(q, k, v, window) if torch.compiler.is_compiling() else _masked(q, k, v, window)
     if q.device.type == "cpu" and (is_windowed or (q.requires_grad and BLOCK < q.size(2) <= LONGEST)):
         return _in_blocks(q, k, v, window)
     return F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=grouped)
@@ -55,6 +56,14 @@ def _in_blocks(q: Tensor, k: Tensor, v: Tensor, window: int) -> Tensor:
         weights = scores.masked_fill(hidden, -torch.inf).softmax(-1)
         out.append(weights.to(v.dtype) @ v[:, :, first:end])
     return torch.cat(out, dim=2)
+
+
+def _masked(q: Tensor, k: Tensor, v: Tensor, window: int) -> Tensor:
+    """What FlexAttention does, for a model that is not compiled: there, it would store all scores."""
+    position = torch.arange(q.size(2), device=q.device)
+    distance = position[:, None] - position
+    mask = (distance >= 0) & (distance < window)
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, enable_gqa=k.size(1) != q.size(1))
 
 
 def _flex_window(q: Tensor, k: Tensor, v: Tensor, window: int) -> Tensor:

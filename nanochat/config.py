@@ -2,8 +2,8 @@
 
 What it is: plain data. Names, types, defaults, one line of help each, and the legacy flag names
 that still work. `GPTConfig` (what a checkpoint stores) is here, too, so that a login node can plan
-a run without torch. Options of what comes before training are in `config_data.py`. What it is not: parsing
-(`configurator.py`) or meaning (the modules that read it).
+a run without torch. Options of what comes before training are in `config_data.py`, of base evaluation in
+`config_eval.py`. What it is not: parsing (`configurator.py`) or meaning (the modules that read it).
 
 Units are in the names: `_tokens`, `_steps`, `_rows`, `_minutes`, `_mib`. `None` means "derive it":
 one dial, `--depth`, sets width, heads, horizon, batch and learning rates (`GPTConfig.from_depth`,
@@ -214,7 +214,7 @@ class Finetune(Training):
     supervise: Literal["assistant", "all"] = opt("all", "tokens that count in the loss")
     source_run: str | None = opt(None, "run to start from (default: this one)", pattern=RUN_NAME)
     from_scratch: bool = opt(False, "control: start from random weights of the source's architecture")
-    mixture: str = opt("mid.jsonl", "files in data_dir: JSONL or Parquet with `messages` or `text`")
+    mixture: str = opt("mid.jsonl", "tasks, and JSONL or Parquet files in data_dir; NAME:N takes N items")
     epochs: float = opt(1.0, "passes over the mixture", alias=("num_epochs",), low=0.001)
 
 
@@ -235,7 +235,7 @@ class ChatSFT(Finetune):
     warmdown_ratio: float = opt(1.0, "share of the run in which the learning rates fall", low=0, high=1)
     lr_scale: float = opt(0.3, "multiplies every learning rate", alias=("lr", "learning_rate"), low=0)
     final_lr_ratio: float = opt(0.0, "learning rates at the end, as a share of the peak", low=0, high=1)
-    mixture: str = opt("sft.jsonl", "files in data_dir: JSONL or Parquet with `messages` or `text`")
+    mixture: str = opt("sft.jsonl", "tasks, and JSONL or Parquet files in data_dir; NAME:N takes N items")
     source: Literal["base", "mid"] = opt("mid", "stage to start from")
     supervise: Literal["assistant", "all"] = opt("assistant", "tokens that count in the loss")
 
@@ -254,6 +254,7 @@ class Pipeline(Rooted):
     fresh: bool = opt(False, "start again: existing run folders are moved aside")
     embedded_world: bool = opt(False, "train on the embedded world and sit its exams")
     world_seed: int = opt(1, "seed of the embedded world")
+    rl: bool = opt(False, "behind SFT, reinforcement learning on problems with checked answers")
     control_items: int = opt(100, "items an exam of the controls (untrained, base only)", low=1)
     minutes_bfloat16: float = opt(0, "estimate for 2 cores with AMX or AVX512-BF16")
     minutes_float32: float = opt(0, "estimate for 2 cores without")
@@ -277,28 +278,44 @@ class Trained(Common):
     """A model that a stage left."""
 
     depth: int = opt(20, "depth of the run; only names the default run", low=1)
-    source: Literal["base", "mid", "sft"] = opt("sft", "stage that trained it")
+    source: Literal["base", "mid", "sft", "rl"] = opt("sft", "stage that trained it")
 
 
 @dataclass(frozen=True)
 class ChatEval(Trained):
     """Exams of a chat model."""
 
-    exams: str = opt("exams.json", "exam file below data_dir")
+    tasks: str = opt("world", "exams: world (of the embedded world), all (of the hub), or some by name")
+    exams: str = opt("exams.json", "file of the embedded world's exams, below data_dir")
+    problems_exam: str = opt(
+        "problems_exam.jsonl", "problems with a `result`, below data_dir; sat with the world's if it is there"
+    )
     limit: int | None = opt(None, "items of each exam (default: all)", low=1)
-    batch: int = opt(64, "prompts of one batch", low=1)
+    batch: int = opt(64, "replies of one batch", low=1)
+    samples: int = opt(1, "replies to each item; several give pass@k", low=1)
+    temperature: float = opt(0.0, "of the replies; 0 = greedy", low=0)
+    top_k: int | None = opt(None, "draw replies from the k likeliest tokens", low=1)
+    max_tokens: int | None = opt(None, "longest reply (default: the exam's)", low=1)
+    sandbox: Literal["strict", "best-effort", "off"] = opt("strict", "how programs of the model are confined")
     untrained: bool = opt(False, "control: random weights of the same architecture")
+    compare: tuple[str, str] | None = opt(None, "two item files, A B: how much better B is, and how surely")
+
+    @property
+    def result(self) -> str:
+        """Name of the results in the stage's `evals/`."""
+        if self.untrained:
+            name = "untrained" if self.tasks == "world" else "chat_untrained"
+        else:
+            name = "exams" if self.tasks == "world" else "chat"
+        return name if self.samples == 1 else f"{name}_{self.samples}_samples"
 
 
 @dataclass(frozen=True)
-class BaseEval(Trained):
-    """Bits per byte and samples of a model."""
+class Track(Rooted):
+    """Whose metrics go where."""
 
-    source: Literal["base", "mid", "sft"] = opt("base", "stage that trained it")
-    split: Literal["train", "val"] = opt("val", "which shards")
-    eval_tokens: int = opt(20 * 524_288, "tokens to evaluate at most", low=1)
-    documents: int = opt(0, "instead: the split's first N documents, in windows", low=0)
-    device_batch_rows: int = opt(16, "rows of one forward pass on one device", low=1)
+    project: str = opt("nanochat", "project of the tracking service")
+    online: bool = opt(False, "send them now (needs a network and `wandb login`)")
 
 
 @dataclass(frozen=True)
@@ -354,7 +371,7 @@ class ChatCLI(Sampled):
 class BaseSample(Sampled):
     """Continuations by a model that was not taught to chat."""
 
-    source: Literal["base", "mid", "sft"] = opt("base", "stage that trained it")
+    source: Literal["base", "mid", "sft", "rl"] = opt("base", "stage that trained it")
     prompt: str | None = opt(None, "text to continue; - reads one from each line of stdin", alias=("p",))
     seed_tokens: tuple[int, ...] | None = opt(None, "token ids to continue, comma separated, instead of text")
     num_samples: int = opt(1, "continuations of each prompt", alias=("samples",), low=1)

@@ -71,6 +71,15 @@ class _Option:
         return get_args(self.type)[0] if self.optional else self.type
 
     @property
+    def is_tuple(self) -> bool:
+        return get_origin(self.plain) is tuple
+
+    @property
+    def more_values(self) -> int:
+        """Of a pair 1: it may be written `--flag A B`, and like any tuple `--flag A,B`."""
+        return 0 if not self.is_tuple or ... in get_args(self.plain) else len(get_args(self.plain)) - 1
+
+    @property
     def choices(self) -> tuple[Any, ...]:
         return get_args(self.plain) if get_origin(self.plain) is Literal else ()
 
@@ -79,6 +88,8 @@ class _Option:
         """What a right value is, for messages."""
         if self.choices:
             return f"one of {', '.join(map(str, self.choices))}"
+        if self.more_values:
+            return f"{1 + self.more_values} values"
         names = {int: "a whole number", float: "a number", bool: "true or false"}
         return names.get(self.plain, f"of type {getattr(self.plain, '__name__', self.plain)}")
 
@@ -88,6 +99,8 @@ class _Option:
             return f"{self.flag} or --no-{self.flag[2:]}"
         samples = {int: 100, float: 0.5, str: "text"}
         default = None if self.default is dataclasses.MISSING else self.default
+        if self.more_values:
+            return f"{self.flag} {' '.join('ABCD'[: 1 + self.more_values])}"
         known = (default, *self.choices, samples.get(self.plain))
         value = next((item for item in known if item is not None), "...")
         return f"{self.flag} {value}"
@@ -153,6 +166,9 @@ def _read_argv(argv: Sequence[str], options: Mapping[str, _Option]) -> dict[str,
             if not words or words[0].startswith("--"):
                 raise UsageError(f"{word} needs a value, such as {_example(name, options)}")
             value = words.pop(0)
+            more = options[name].more_values if name in options else 0
+            while more and words and not words[0].startswith("--"):
+                value, more = f"{value},{words.pop(0)}", more - 1
         given[name] = value
     return given
 
@@ -227,9 +243,12 @@ def _convert(option: _Option, value: Any, origin: str) -> Any:
     """A source's value as the type of its field."""
     if option.optional and (value is None or str(value).lower() in ("none", "null")):
         return None
-    many = get_origin(option.plain) in (tuple, list)
     values = (
-        value if isinstance(value, (list, tuple)) else re.split(r"\s*,\s*", str(value)) if many else [value]
+        value
+        if isinstance(value, (list, tuple))
+        else re.split(r"\s*,\s*", str(value))
+        if option.is_tuple
+        else [value]
     )
     try:
         return cyclopts.convert(option.plain, [_text(option, item) for item in values])

@@ -29,6 +29,7 @@ from nanochat.packing import IGNORED, Rows, cut, pack, seeded_rng
 from nanochat.sources import DocumentSource, ItemSource, Source, Window, digest
 
 __all__ = ["Batch", "DocumentSource", "ItemSource", "Source", "Window", "batches", "epoch_rows"]
+COUNTED_WINDOWS = 64  # of a mixture of 293,000 items they give its rows to .5 %
 COUNTERS = ("rows", "tokens", "targets", "padding", "truncated", "cropped", "refused", "filler_rows")
 Item = TypeVar("Item")
 
@@ -38,14 +39,18 @@ class Batch:
     """One micro-batch of this rank.
 
     `state` is what to save once its optimizer step is done; before the last micro-batch of a step it is the
-    state after the step before. `stats` are global, not this rank's: the cumulative COUNTERS, `epoch`, and
-    `step_targets`, the targets of the whole step over all ranks (what the summed loss is divided by).
+    state after the step before. `stats` are global, not this rank's: the cumulative COUNTERS, `epoch`, and of
+    the whole step over all ranks `step_targets` (what the summed loss is divided by) and `step_tokens`
+    (padding included), whose sum over the run is `all_tokens`.
     """
 
     inputs: torch.Tensor  # (B, T) int64
     targets: torch.Tensor  # (B, T) int64, -1 = not counted
     state: dict[str, Any]
     stats: dict[str, int]
+    is_last: bool = True  # of its step
+    factors: torch.Tensor | None = None  # (B, T) float32: what each target's loss is multiplied by
+    scores: dict[str, float] = field(default_factory=dict)  # of the step: figures for the log
 
 
 # ----------------------------------------------------------------------------- rows to steps
@@ -179,7 +184,9 @@ def _move_to(prepared: _Prepared, row: int, position: _Position) -> None:
 def _step(parts: list[Rows], position: _Position) -> _Step:
     inputs, targets, _ = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
     step_targets = int((targets != IGNORED).sum())
-    stats = {**position.counters, "epoch": position.epoch, "step_targets": step_targets}
+    rows = position.counters["rows"] + position.counters["filler_rows"]
+    sizes = {"step_tokens": inputs.size, "all_tokens": rows * inputs.shape[1]}
+    stats = {**position.counters, "epoch": position.epoch, "step_targets": step_targets, **sizes}
     return _Step(inputs, targets, position.state(), stats)
 
 
@@ -234,7 +241,7 @@ def _batches(
                 first = (micro * world + rank) * rows
                 inputs, targets = (_to_device(x[first : first + rows], device) for x in step[:2])
                 is_last = micro == accumulation - 1
-                yield Batch(inputs, targets, step.state if is_last else before, step.stats)
+                yield Batch(inputs, targets, step.state if is_last else before, step.stats, is_last)
             before = step.state
 
 
@@ -246,9 +253,14 @@ def _to_device(array: np.ndarray, device: torch.device) -> torch.Tensor:
 
 
 def epoch_rows(source: Source, context: int, epoch: int = 0) -> int:
-    """Rows of one epoch, by packing it all (as slow as tokenising it): for a horizon given in epochs."""
-    windows = range(source.len_windows(epoch))
-    return sum(len(_prepare(source, context, epoch, index)[1].inputs) for index in windows)
+    """Rows of one epoch, by packing it: for a horizon given in epochs.
+
+    Of more than COUNTED_WINDOWS, which takes seconds, so many stand for all.
+    """
+    windows = source.len_windows(epoch)
+    counted = range(min(windows, COUNTED_WINDOWS))
+    rows = sum(len(_prepare(source, context, epoch, index)[1].inputs) for index in counted)
+    return round(rows * windows / max(1, len(counted)))
 
 
 class _Prefetch(Generic[Item]):

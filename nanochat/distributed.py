@@ -1,4 +1,4 @@
-"""Ranks: who am I, how many are we, and the five things we say to each other.
+"""Ranks: who am I, how many are we, and the few things we say to each other.
 
 What it is: device choice, process group (gloo on CPU, nccl on GPUs), and collectives that are the identity at
 world size 1, so that callers never branch. What it is not: rank variables (`common.launched`) or gradient
@@ -58,6 +58,14 @@ class World:
         box = [value]
         dist.broadcast_object_list(box, src=0, device=self.device)
         return box[0]
+
+    def collect(self, values: list[Any]) -> list[Any]:
+        """The JSON-like values of all ranks, on every rank, in the order of the ranks."""
+        if self.size == 1:
+            return values
+        lists: list[Any] = [None] * self.size
+        dist.all_gather_object(lists, values)
+        return [value for found in lists for value in found]
 
     def scatter_sum(self, rows: Tensor) -> Tensor:
         """(n * size, ...) on each rank -> this rank's (n, ...) of the sum over ranks."""

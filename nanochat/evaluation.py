@@ -15,11 +15,12 @@ from typing import Any
 import torch
 
 from nanochat import checkpoint_manager, dataloader, dataset, distributed
+from nanochat.calculator import calculate
 from nanochat.common import base_dir, resolve, write_json
-from nanochat.config import BaseEval, Common
+from nanochat.config import Common
+from nanochat.config_eval import BaseLoss
 from nanochat.distributed import World
 from nanochat.engine import Engine
-from nanochat.execution import calculate
 from nanochat.gpt import GPT
 from nanochat.loss_eval import document_bpb, evaluate_loss
 from nanochat.probe import pick_dtype, pick_threads
@@ -70,7 +71,7 @@ def refuse_uncountable(source: dataloader.Source, tokenizer: Tokenizer, context:
             )
 
 
-def shard_loss(config: BaseEval, world: World, model: GPT, tokenizer: Tokenizer) -> dict[str, float]:
+def shard_loss(config: BaseLoss, world: World, model: GPT, tokenizer: Tokenizer) -> dict[str, float]:
     """Loss on the shards of `config.split`, or on its first `config.documents` documents."""
     manifest = dataset.load_manifest(resolve(base_dir(config.base_dir), config.data_dir), verify=False)
     if config.documents:

@@ -12,26 +12,30 @@ import contextlib
 import dataclasses
 import os
 import re
-import shutil
 import socket
 import sys
 import tempfile
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
+from typing import TypeVar
 from urllib.parse import urlsplit
 
+from nanochat import slurm
 from nanochat.assets import Wanted, needed
 from nanochat.common import read_json, resolve
 from nanochat.ledger import Fault, check
-from nanochat.room import Room, nearest, output, room, user
+from nanochat.room import Room, nearest, room
+from nanochat.slurm import Partition
 
 SHARD_BYTES = 110e6
 CONNECT_TIMEOUT_S = 5.0
+ANSWER_TIMEOUT_S = 10.0
 TRAINING = ("base", "mid", "sft", "rl")
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -68,117 +72,37 @@ class Site:
 
 
 @dataclass(frozen=True)
-class Partition:
-    """A partition; `gpus` is GPU type -> number on a node (None: unknown); other Nones mean "no limit"."""
-
-    name: str
-    is_up: bool
-    minutes: float | None
-    gpus: dict[str, int] | None
-    accounts: frozenset[str] | None
-
-
-@dataclass(frozen=True)
 class Cluster:
     """What Slurm says; None where it does not (no accounting, a command that failed)."""
 
     partitions: dict[str, Partition]
     associations: dict[str, frozenset[str]] | None  # account -> its QOS
     qos_minutes: dict[str, float | None] | None
-    enforces: str
-    select: str
-    skew_s: float | None
+    settings: dict[str, str]
 
-
-def minutes(text: str) -> float | None:
-    """Slurm's `1-02:03:04`, `12:00:00`, `30` (minutes) in minutes; None for UNLIMITED and its like."""
-    match = re.fullmatch(r"(?:(\d+)-)?(\d+)(?::(\d+))?(?::(\d+))?", text.strip())
-    if not match:
-        return None
-    days, first, second, third = (int(part or 0) for part in match.groups())
-    if match[1] is not None:  # D-HH[:MM[:SS]]
-        return days * 1440 + first * 60 + second + third / 60
-    if match[4] is not None:  # HH:MM:SS
-        return first * 60 + second + third / 60
-    return first + second / 60  # MM[:SS]
-
-
-def parse_partitions(text: str, gres: str | None) -> dict[str, Partition]:
-    """From `scontrol show partition -o` and `sinfo -h -o '%R|%G'`."""
-    gpus: dict[str, dict[str, int]] = {}
-    for line in (gres or "").splitlines():
-        whose, _, resources = line.partition("|")
-        for kind, number in re.findall(r"gpu(?::([A-Za-z][\w.-]*))?:(\d+)", resources):
-            of = gpus.setdefault(whose, {})
-            of[kind] = max(of.get(kind, 0), int(number))
-    found = {}
-    for line in text.splitlines():
-        known = dict(re.findall(r"(\w+)=(\S*)", line))
-        if name := known.get("PartitionName"):
-            is_up, accounts = known.get("State", "UP") == "UP", _names(known.get("AllowAccounts", "ALL"))
-            limit = minutes(known.get("MaxTime", ""))
-            has = gpus.get(name, {}) if gres is not None else None
-            found[name] = Partition(name, is_up, limit, has, accounts)
-    return found
-
-
-def _names(text: str) -> frozenset[str] | None:
-    return None if text in ("ALL", "", "(null)") else frozenset(text.split(","))
-
-
-def parse_associations(text: str) -> dict[str, frozenset[str]]:
-    """From `sacctmgr -nP show assoc user=ME format=account,qos`."""
-    found: dict[str, frozenset[str]] = {}
-    for line in text.splitlines():
-        account, _, qos = line.partition("|")
-        found[account] = found.get(account, frozenset()) | frozenset(filter(None, qos.split(",")))
-    return found
-
-
-def parse_config(text: str) -> dict[str, str]:
-    """From `scontrol show config`; "as of" is when the controller answered, by its clock."""
-    known = {
-        key.strip(): value.strip() for key, _, value in (line.partition("=") for line in text.splitlines())
-    }
-    if match := re.search(r"as of (\S+)", text):
-        known["as of"] = match[1]
-    return known
+    @property
+    def skew_s(self) -> float | None:
+        """Of the controller's clock against this node's."""
+        return float(self.settings["skew_s"]) if "skew_s" in self.settings else None
 
 
 def ask_slurm() -> Cluster | None:
     """The cluster as its commands describe it, asked all at once; None if there is no Slurm that answers."""
-    commands = (
-        ["scontrol", "show", "partition", "-o"],
-        ["sinfo", "-h", "-o", "%R|%G"],
-        ["scontrol", "show", "config"],
-        ["sacctmgr", "-nP", "show", "assoc", "where", f"user={user()}", "format=account,qos"],
-        ["sacctmgr", "-nP", "show", "qos", "format=name,maxwall"],
-    )
-    if not shutil.which("scontrol"):
-        return None
-    with ThreadPoolExecutor(len(commands)) as pool:
-        partitions, gres, config, associations, qos = pool.map(_timed, commands)
-    if partitions is None:
-        return None
-    known = parse_config(config[0] if config else "")
-    skew = None
-    if config and "as of" in known:
-        with contextlib.suppress(ValueError):
-            skew = abs(time.mktime(time.strptime(known["as of"], "%Y-%m-%dT%H:%M:%S")) - config[1])
-    limits = [line.partition("|")[::2] for line in qos[0].splitlines()] if qos else None
-    return Cluster(
-        parse_partitions(partitions[0], gres[0] if gres else None),
-        parse_associations(associations[0]) if associations else None,
-        {name: minutes(wall) for name, wall in limits} if limits else None,
-        known.get("AccountingStorageEnforce", "none"),
-        known.get("SelectType", ""),
-        skew,
-    )
+    with ThreadPoolExecutor(4) as pool:
+        partitions = pool.submit(_answer, slurm.partitions)
+        associations = pool.submit(_answer, slurm.associations)
+        qos_minutes = pool.submit(_answer, slurm.qos_minutes)
+        settings = pool.submit(_answer, slurm.settings)
+        known = partitions.result()
+        if known is None:
+            return None
+        return Cluster(known, associations.result(), qos_minutes.result() or None, settings.result() or {})
 
 
-def _timed(command: list[str]) -> tuple[str, float] | None:
-    text = output(command)
-    return None if text is None else (text, time.time())
+def _answer(question: Callable[[float], T]) -> T | None:
+    with contextlib.suppress(slurm.SlurmError):
+        return question(ANSWER_TIMEOUT_S)
+    return None
 
 
 # ----------------------------------------------------------------------------- this node
@@ -212,10 +136,20 @@ class Facts:
 
 
 def gather(
-    root: Path, site: Site, wanted: Wanted, *, in_job: bool | None = None, verify: bool = False
+    root: Path,
+    site: Site,
+    wanted: Wanted,
+    *,
+    in_job: bool | None = None,
+    fetches_here: bool = False,
+    verify: bool = False,
 ) -> Facts:
-    """Look at everything once. Within a job the scheduler is not asked, and the node itself is looked at."""
+    """Look at everything once. Within a job the scheduler is not asked, and the node itself is looked at.
+
+    `fetches_here`: before a submission, but on the node that is to fetch what is lacking.
+    """
     in_job = "SLURM_JOB_ID" in os.environ if in_job is None else in_job
+    fetches = in_job or fetches_here
     with ThreadPoolExecutor(2) as pool:
         cluster = pool.submit(ask_slurm) if not in_job else None
         faults = tuple(check(root, needed(wanted), verify))
@@ -242,7 +176,7 @@ def gather(
             port_is_free=_is_free(int(port)) if in_job and port.isdigit() else True,
             scratch_fault=_scratch_fault(site) if in_job else "",
             skew_s=_file_server_skew(root),
-            network=_reaches_hub() if in_job and "data" in wanted.stage_names and lacking else None,
+            network=_reaches_hub() if fetches and "data" in wanted.stage_names and lacking else None,
             gpus=_gpus() if in_job else None,
         )
 

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from nanochat.attention import attend
 from nanochat.config import GPTConfig
-from nanochat.cross_entropy import softcap_cross_entropy
+from nanochat.cross_entropy import softcap_cross_entropies, softcap_cross_entropy
 
 if TYPE_CHECKING:
     from nanochat.engine import KVCache
@@ -218,11 +218,19 @@ class GPT(nn.Module):
         frequencies = self.config.rope_base ** -(
             torch.arange(half, device=device, dtype=torch.float32) / half
         )
-        angles = torch.outer(
-            torch.arange(self.config.context, device=device, dtype=torch.float32), frequencies
-        )
+        angles = torch.outer(torch.arange(self.cos.size(0), device=device, dtype=torch.float32), frequencies)
         self.cos.copy_(angles.cos())
         self.sin.copy_(angles.sin())
+
+    def reach(self, tokens: int) -> None:
+        """Accept rows of up to `tokens` tokens; each layer still sees at most the last `context` of them.
+
+        For text that must not be cropped: a model reads worse beyond the context it was trained with.
+        """
+        if tokens > self.cos.size(0):
+            device = self.cos.device
+            self.cos, self.sin = (torch.empty(tokens, self.cos.size(1), device=device) for _ in range(2))
+            self._init_rotary(device)
 
     # ------------------------------------------------------------------ forward
 
@@ -278,10 +286,20 @@ class GPT(nn.Module):
         """Token ids (B, T) -> logits (B, T, V)."""
         return self.logits(self.hidden(idx, cache))
 
-    def loss_sum(self, idx: Tensor, targets: Tensor) -> Tensor:
-        """Summed cross-entropy in nats of (B, T) targets; -1 = not counted."""
+    def loss_sum(self, idx: Tensor, targets: Tensor, factors: Tensor | None = None) -> Tensor:
+        """Summed cross-entropy in nats of (B, T) targets, each times its factor (B, T); -1 = not counted."""
+        hidden, factors = self.hidden(idx).flatten(0, 1), None if factors is None else factors.flatten()
+        return softcap_cross_entropy(
+            hidden, self.head_weight, targets.flatten(), self.config.softcap, factors
+        )
+
+    @torch.no_grad()
+    def log_probs(self, idx: Tensor, targets: Tensor) -> Tensor:
+        """(B, T) log-probabilities of the targets in nats, without gradient; 0 where one is -1."""
         hidden = self.hidden(idx).flatten(0, 1)
-        return softcap_cross_entropy(hidden, self.head_weight, targets.flatten(), self.config.softcap)
+        return -softcap_cross_entropies(
+            hidden, self.head_weight, targets.flatten(), self.config.softcap
+        ).view_as(targets)
 
     # ------------------------------------------------------------------ bookkeeping
 

@@ -21,6 +21,12 @@ from nanochat.config import GPTConfig
 GROWTH_TOKENS = 256  # a cache grows by this much: one copy now and then, little unused memory
 
 
+def right_pad(rows: Sequence[Sequence[int]], device: torch.device) -> Tensor:
+    """(B, longest) ids; padding is id 0, which nothing attends to."""
+    T = max(map(len, rows))
+    return torch.tensor([[*row, *[0] * (T - len(row))] for row in rows], device=device)
+
+
 class KVCache:
     """Keys and values of all layers, (L, B, KVH, S, D) each, for rows of different lengths.
 
@@ -29,11 +35,19 @@ class KVCache:
     """
 
     def __init__(
-        self, config: GPTConfig, rows: int, capacity: int, dtype: torch.dtype, device: torch.device | str
+        self,
+        config: GPTConfig,
+        rows: int,
+        capacity: int,
+        dtype: torch.dtype,
+        device: torch.device | str,
+        *,
+        reach: int | None = None,
     ) -> None:
-        if capacity > config.context:
-            raise ValueError(f"capacity {capacity} is beyond the model's context of {config.context} tokens")
-        self.context = config.context
+        """`reach`: tokens that a row may have, if more than the context; as told to `GPT.reach`."""
+        self.context = max(config.context, reach or 0)
+        if capacity > self.context:
+            raise ValueError(f"capacity {capacity} is beyond the model's context of {self.context} tokens")
         self.lengths = [0] * rows
         self.previous: Tensor | None = None  # (B, 1, C): the last token's embedding, kept for the model
         # Zeros, because a masked NaN in unwritten memory would still spoil a weighted sum.
@@ -78,7 +92,7 @@ class KVCache:
         return self._columns(T).clamp(max=self.context - 1)
 
     def mask(self, T: int, window: int) -> Tensor | None:
-        """(B or 1, 1, T, S), True = may attend; None if the cache is empty and the window holds all."""
+        """(B or 1, 1, T, S), True = may attend; None if the cache is empty: that is plain attention."""
         if (T, window) not in self._masks:
             self._masks[T, window] = self._make_mask(T, window)
         return self._masks[T, window]
@@ -121,7 +135,7 @@ class KVCache:
         self._masks.clear()
 
     def _make_mask(self, T: int, window: int) -> Tensor | None:
-        if self.longest == 0 and window >= T:
+        if self.longest == 0:
             return None
         columns = self._columns(T)  # (B, T)
         if min(self.lengths) == self.longest:

@@ -56,7 +56,7 @@ def document_bpb(
 
     Each document (BOS + ids) is cut in windows of `context` targets; every target counts once.
     """
-    context, device = model.config.context, model.embed.weight.device
+    context, device = model.config.context, next(model.parameters()).device
     windows = []
     for ids in tokenizer.encode(list(documents)):
         row = [tokenizer.bos_id, *ids]

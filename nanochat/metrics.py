@@ -139,6 +139,7 @@ class Progress:
         self.unit = unit
         self.total_steps, self.what, self.interval_s, self.enabled = total_steps, what, interval_s, enabled
         self.loss = Ema()
+        self._done = 0
         self._first: tuple[int, float] | None = None  # the first step compiles: timing starts after it
         self._last_line = float("-inf")
         self._bar = self._make_bar() if enabled and sys.stdout.isatty() else None
@@ -173,7 +174,7 @@ class Progress:
         """`step` steps are done; `values` are shown in the order given, `tokens_per_s` as tok/s."""
         if loss is not None and math.isfinite(loss):  # one bad step would spoil the average for good
             self.loss.update(loss)
-        now = time.monotonic()
+        now, self._done = time.monotonic(), step
         self._first = self._first or (step, now)
         if not self.enabled:
             return
@@ -183,6 +184,10 @@ class Progress:
             self._last_line = now
             share = f"{100 * step / max(1, self.total_steps):3.0f} %"
             print(f"{self.what} {share}  {self._text(step, values)}", flush=True)
+
+    def add(self, steps: int) -> None:
+        """`steps` more are done."""
+        self.update(self._done + steps)
 
     def _text(self, step: int, values: dict[str, float]) -> str:
         parts = [f"{self.unit} {step:,}/{self.total_steps:,}"]

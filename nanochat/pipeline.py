@@ -57,12 +57,13 @@ class Step:
 
 
 def plan(config: Pipeline) -> list[Step]:
-    """The steps of a recipe: exams after each stage on the embedded world, bits per byte on other data."""
+    """The steps of a recipe: exams behind mid-training and SFT; on other data bits per byte as well."""
     n = config.nproc
     fresh = ("--fresh",) if config.fresh else ()
     base = Step("base", "base_train", fresh, n, "base")
     mid = Step("mid", "mid_train", fresh, n, "mid")
     sft = Step("sft", "chat_sft", fresh, n, "sft")
+    rl = [Step("rl", "chat_rl", fresh, n, "rl")] if config.rl else []
     if config.embedded_world:
         seed = ("--world-seed", str(config.world_seed))
         few = ("--source", "base", "--limit", str(config.control_items))
@@ -76,6 +77,8 @@ def plan(config: Pipeline) -> list[Step]:
             Step("mid exams", "chat_eval", ("--source", "mid"), 1, "mid", "exams"),
             sft,
             Step("sft exams", "chat_eval", ("--source", "sft"), 1, "sft", "exams"),
+            *rl,
+            *(Step("rl exams", "chat_eval", ("--source", "rl"), 1, "rl", "exams") for _ in rl),
             Step("report", "report"),
         ]
     return [
@@ -85,8 +88,12 @@ def plan(config: Pipeline) -> list[Step]:
         base,
         Step("base evaluation", "base_eval", (), n, "base", "base"),
         mid,
+        Step("mid exams", "chat_eval", ("--source", "mid"), n, "mid", "chat"),
         sft,
-        Step("sft evaluation", "base_eval", ("--source", "sft"), n, "sft", "base"),
+        Step("sft exams", "chat_eval", ("--source", "sft"), n, "sft", "chat"),
+        Step("sft evaluation", "base_eval", ("--source", "sft", "--evals", "bpb,samples"), n, "sft", "base"),
+        *rl,
+        *(Step("rl exams", "chat_eval", ("--source", "rl"), n, "rl", "chat") for _ in rl),
         Step("report", "report"),
     ]
 

@@ -13,8 +13,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from nanochat.common import EXIT_DONE, EXIT_FAULT, EXIT_USAGE
-from nanochat.facts import Facts, Partition, names
+from nanochat.facts import Facts, names
 from nanochat.ledger import FETCH, Fault
+from nanochat.slurm import Partition
 
 MAX_SKEW_S = 30.0
 PYTHONS = ((3, 10), (3, 13))
@@ -32,6 +33,9 @@ class Finding:
     text: str
     remedy: str
     code: int = EXIT_USAGE
+
+    def __str__(self) -> str:
+        return f"{self.check}: {self.text}\n    remedy: {self.remedy}"
 
 
 @dataclass(frozen=True)
@@ -74,7 +78,7 @@ def _account(facts: Facts) -> Iterator[tuple[str, str]]:
     if site.account and site.account not in mine:
         yield f"account {site.account!r} is not one of yours", f"set ACCOUNT to one of: {names(mine)}"
         return
-    if not mine and "associations" in facts.cluster.enforces:
+    if not mine and "associations" in facts.cluster.settings.get("AccountingStorageEnforce", ""):
         yield "Slurm knows no account of yours", "ask the site to add you to one"
     for partition in (*_partitions(facts, "cpu"), *_partitions(facts, "gpu")):
         if site.account and partition.accounts is not None and site.account not in partition.accounts:
@@ -95,7 +99,7 @@ def _partition(facts: Facts) -> Iterator[tuple[str, str]]:
             elif not known[name].is_up:
                 up = [other for other in known if known[other].is_up]
                 yield f"{key}={name}: the partition is not up", f"wait, or set {key} to one of: {names(up)}"
-            elif kind == "gpu" and facts.site.gpus_per_node and known[name].gpus == {}:
+            elif kind == "gpu" and facts.site.gpus_per_node and not known[name].gpus:
                 text = f"{key}={name}: the partition has no GPUs"
                 yield text, f"set {key} to one of: {names(with_gpus)}"
 
@@ -147,8 +151,9 @@ def _gpu_type(facts: Facts) -> Iterator[tuple[str, str]]:
             continue  # said by `partition`
         kind, count = _asked_type(facts), facts.site.gpus_per_node
         if kind and kind not in partition.gpus:
-            text = f"GPU_TYPE={kind}: partition {partition.name!r} has no such GPU"
-            yield text, f"set GPU_TYPE to one of: {names(known or '(untyped)' for known in partition.gpus)}"
+            text, types = f"GPU_TYPE={kind}: partition {partition.name!r} has no such GPU", [*partition.gpus]
+            untyped = "set GPU_REQUEST=--gpus-per-node={gpus}: its GPUs have no types"
+            yield text, untyped if types == [""] else f"set GPU_TYPE to one of: {names(filter(None, types))}"
         elif count > (most := partition.gpus[kind] if kind else max(partition.gpus.values())):
             text = f"GPUS_PER_NODE={count}: a node of {partition.name!r} has {most}"
             yield text, f"set GPUS_PER_NODE={most}"
@@ -166,7 +171,7 @@ def _gpu_style(facts: Facts) -> Iterator[tuple[str, str]]:
     if others:
         text = f"the GPUs are asked for twice: GPU_REQUEST={request} and {others[0]}"
         yield text, f"take {others[0]} out of EXTRA and GPU_EXTRA"
-    select = facts.cluster.select if facts.cluster else ""
+    select = facts.cluster.settings.get("SelectType", "") if facts.cluster else ""
     if style == "--gpus" and select and "cons_tres" not in select:
         yield (
             f"GPU_REQUEST={request} needs select/cons_tres; this cluster has {select}",
@@ -257,8 +262,7 @@ def _network(facts: Facts) -> Iterator[tuple[str, str]]:
     ]
     if "data" not in facts.wanted.stage_names or not lacking:
         return
-    no_network = facts.network is False if facts.in_job else not facts.site.data_node_has_network
-    if no_network:
+    if facts.network is False or not facts.site.data_node_has_network:
         text = f"{len(lacking)} files are to be fetched, and the node of the data job has no network"
         yield text, f"{FETCH} on a login or transfer node, then submit again"
 

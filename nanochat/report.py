@@ -1,7 +1,7 @@
 """The figures of a run, collected from its folders, and the report written from them.
 
-What it is: `collect` reads base_RUN, mid_RUN, sft_RUN and runs/RUN (configs, metrics.jsonl, exams, ledger)
-into one dict, which is report.json; `write` renders it as report.md and report.html, too. What it is not:
+What it is: `collect` reads base_RUN, mid_RUN, sft_RUN, rl_RUN and runs/RUN (configs, metrics.jsonl, exams,
+ledger) into one dict, which is report.json; `write` renders it as report.md and report.html. What it is not:
 layout (`report_tables.py`, `report_pages.py`), curves (`report_plots.py`) or a judge: a run that has failed
 or is not finished is reported as such. No torch. Run: `python -m scripts.report --run laptop`.
 """
@@ -9,18 +9,20 @@ or is not finished is reported as such. No torch. Run: `python -m scripts.report
 from __future__ import annotations
 
 import math
+import re
 import statistics
 import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from nanochat import metrics, report_pages, report_plots
+from nanochat import metrics, report_chat, report_core, report_pages, report_plots
 from nanochat.common import UsageError, atomic_path, json_safe, read_json, resolve, write_json
 from nanochat.launch import account
 
-STAGES = ("base", "mid", "sft")
+STAGES = ("base", "mid", "sft", "rl")
 MARKERS = ("DONE", "FAULT", "STOPPED")
+RATE = re.compile(r"(val_)?(pass_\d+|greedy)")
 CURVE_POINTS = 300  # a page with every step of a long run would be megabytes
 
 Record = dict[str, Any]
@@ -38,9 +40,10 @@ def write(root: Path, run: str) -> Path:
     """Write the three files into `runs/RUN/report`, which is returned, and into `report/`, the newest."""
     report = collect(root, run)
     plots, note = report_plots.draw(report)
+    plots += report_core.draw(report)
     pages = {
         "report.md": report_pages.markdown(report),
-        "report.html": report_pages.html(report, plots, note),
+        "report.html": report_pages.html(report, plots, note, report_chat.draw(report)),
     }
     folder = root / "runs" / run / "report"
     for place in (folder, root / "report"):
@@ -85,14 +88,18 @@ def collect(root: Path, run: str) -> Record:
         "tokenizer": _tokenizer(root, stages),
         "stages": stages,
         "val_bpb": {name: found["val_bpb"] for name, found in stages.items() if found["val_bpb"] is not None},
-        "exams": {stage: scores[stage] for stage in ("mid", "sft") if scores.get(stage)},
+        "exams": {stage: scores[stage] for stage in STAGES[1:] if scores.get(stage)},
         "controls": {
             "commonest": untrained.get("commonest_answer", {}),  # always the answer that most items have
             "untrained": _scores(untrained),
             "base": scores.get("base", {}),
         },
+        "chat": report_chat.collect(root, run),
         "exam_details": {stage: found.get("exams", {}) for stage, found in exams.items()},
         "examples": {stage: found.get("examples", []) for stage, found in exams.items()},
+        "core": {
+            stage: core for stage, f in folders.items() if (core := _optional(f / "evals" / "core.json"))
+        },
         "ledger": steps,
         "cluster": cluster,
         "curves": {stage: _curves(found) for stage, found in records.items()},
@@ -143,6 +150,7 @@ def _stage(folder: Path, records: Sequence[Record], steps: Sequence[Record]) -> 
         "val_bpb": _last(records, "val_bpb"),
         "tokens_per_s": statistics.median(paces) if paces else None,
         "wall_s": sum(walls) if walls else sum(record.get("step_s", 0) for record in train),
+        "eval_s": sum(record.get("eval_s", 0) + record.get("sample_s", 0) for record in records),
         "attempts": len((_optional(folder / "env.json") or {}).get("attempts", [])) or 1,
         "data": ((facts.get("data") or {}).get("counters")) or {},
         "samples": _last(records, "samples") or [],
@@ -182,7 +190,16 @@ def _curves(records: Sequence[Record]) -> Record:
     for key in ("val_bpb", "val_loss"):
         points = [(tokens_at.get(found["step"], 0), found[key]) for found in validations if found.get(key)]
         curves[key] = points
-    return curves
+    return {**curves, "learning": _learning(records)}
+
+
+def _learning(records: Sequence[Record]) -> dict[str, list[tuple[float, float]]]:
+    """Rates from 0 to 1 that a stage was rewarded for, by step: while it trained, and at its validations."""
+    names = dict.fromkeys(name for record in records for name in record if RATE.fullmatch(name))
+    return {
+        name: [(record["step"], record[name]) for record in records if record.get(name) is not None]
+        for name in names
+    }
 
 
 # ----------------------------------------------------------------------------- model and tokenizer

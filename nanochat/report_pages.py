@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 
+from nanochat import report_chat, report_core
 from nanochat import report_tables as tables
 from nanochat.metrics import format_seconds
 from nanochat.report_plots import Plot
@@ -29,6 +30,7 @@ def markdown(report: Report) -> str:
         "",
     ]
     shown = [tables.stages(report), tables.exams(report)]
+    shown += [report_chat.table(report), report_core.table(report)]
     for stage, samples in tables.samples(report).items():
         rows = [[sample["prompt"], tables.plain(sample["text"])] for sample in samples]
         shown.append(Table(f"Samples, {TITLES[stage]}", ["prompt", "reply"], rows, prose=True))
@@ -51,7 +53,7 @@ def _markdown_table(table: Table) -> list[str]:
 # ----------------------------------------------------------------------------- HTML
 
 
-def html(report: Report, plots: Sequence[Plot], note: str | None) -> str:
+def html(report: Report, plots: Sequence[Plot], note: str | None, chat: Plot | None = None) -> str:
     """One self-contained page; `note` stands where the curves would be."""
     css = Path(__file__).with_name("report.css").read_text(encoding="utf-8")
     facts = [
@@ -78,6 +80,8 @@ def html(report: Report, plots: Sequence[Plot], note: str | None) -> str:
 {_tiles(report)}
 {_replies(report)}
 {_exams(report)}
+{_chat(report, chat)}
+{_section(report_core.table(report))}
 {_curves(plots, note)}
 {_section(tables.stages(report))}
 {_section(tables.data(report))}
@@ -182,11 +186,18 @@ def _examples(report: Report) -> str:
     return f"<h3>From the exams</h3>{table}" if rows else ""
 
 
+def _chat(report: Report, plot: Plot | None) -> str:
+    shown = report_chat.table(report)
+    return _section(shown, _figure(plot) if plot else "")
+
+
+def _figure(plot: Plot) -> str:
+    title = f"<h3>{escape(plot.title)}</h3>"
+    return f"<figure>{title}{plot.svg}<figcaption>{escape(plot.caption)}</figcaption></figure>"
+
+
 def _curves(plots: Sequence[Plot], note: str | None) -> str:
-    figures = "".join(
-        f"<figure><h3>{escape(plot.title)}</h3>{plot.svg}<figcaption>{escape(plot.caption)}</figcaption></figure>"
-        for plot in plots
-    )
+    figures = "".join(map(_figure, plots))
     shown = f'<div class="curves">{figures}</div>' if plots else f'<p class="note">{escape(note or "")}</p>'
     return f"<section><h2>Curves</h2>{shown}</section>"
 
@@ -201,8 +212,9 @@ def _table(table: Table) -> str:
     return f'<div class="wide"><table>{head}<tbody>{rows}</tbody></table></div>'
 
 
-def _section(table: Table) -> str:
-    return f"<section><h2>{escape(table.title)}</h2>{_table(table)}</section>" if table.rows else ""
+def _section(table: Table, figure: str = "") -> str:
+    shown = f"{figure}{_table(table)}"
+    return f"<section><h2>{escape(table.title)}</h2>{shown}</section>" if table.rows else ""
 
 
 def _options(report: Report) -> str:

@@ -1,7 +1,7 @@
-"""The curves of a report as inline SVG: loss, bits per byte, learning rate, throughput.
+"""The curves of a report as inline SVG: loss, rewards, bits per byte, learning rate, throughput.
 
-What it is: `draw(report)` -> figures whose colours are CSS variables (`--base`, `--mid`, `--sft`, `--line`),
-so that the page decides about light and dark. matplotlib (the extra `report`) draws them; without it there
+What it is: `draw(report)` -> figures whose colours are CSS variables (`--base`, `--mid`, ..., `--line`), so
+that the page decides about light and dark. matplotlib (the extra `report`) draws them; without it there
 are no figures and a line that says so. What it is not: collecting or smoothing (`report.py`). No torch.
 Run: `python -m scripts.report --run laptop`.
 """
@@ -15,10 +15,18 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 # matplotlib wants colours as numbers; each stands for a variable of the page.
-COLOURS = {"base": "#0000b1", "mid": "#0000b2", "sft": "#0000b3", "text": "#0000a1", "line": "#0000a2"}
-NAMES = {"base": "pretraining", "mid": "mid-training", "sft": "SFT"}
+COLOURS = {
+    "base": "#0000b1", "mid": "#0000b2", "sft": "#0000b3", "rl": "#0000b4",
+    "text": "#0000a1", "line": "#0000a2",
+}  # fmt: skip
+NAMES = {"base": "pretraining", "mid": "mid-training", "sft": "SFT", "rl": "RL"}
+LEARNING_CAPTION = (
+    "Share of replies that are right, by step: among those trained on (line), and on problems held out for "
+    "validation, greedily and sampled (dots). pass@k: at least one of k replies is right."
+)
 LOSS_CAPTION = "Nats per supervised token: each stretch of steps (thin), smoothed (bold), validation (dots)."
 STYLE = {
     "svg.fonttype": "none",  # text stays text: small, selectable, in the page's font
@@ -66,7 +74,9 @@ def draw(report: Mapping[str, Any]) -> tuple[list[Plot], str | None]:
         )
     with matplotlib.rc_context(STYLE):
         plots = [
-            Plot(f"Loss, {NAMES[name]}", LOSS_CAPTION, _loss_svg(name, curve))
+            Plot(f"Learning curve, {NAMES[name]}", LEARNING_CAPTION, _learning_svg(name, curve["learning"]))
+            if curve["learning"]
+            else Plot(f"Loss, {NAMES[name]}", LOSS_CAPTION, _loss_svg(name, curve))
             for name, curve in curves.items()
         ]
         shared = (
@@ -97,6 +107,25 @@ def _loss_svg(stage: str, curve: Mapping[str, Any]) -> str:
         axes.set_ylim(min(late) - margin, max(late) + margin)
 
     return _svg(f"loss-{stage}", plot)
+
+
+def _learning_svg(stage: str, rates: Mapping[str, Any]) -> str:
+    """pass@1 as a line in the stage's colour, the highest k in the text's; validations as dots."""
+    trained = [name for name in rates if not name.startswith("val_")]
+    highest = max((int(name.rpartition("_")[2]) for name in trained), default=1)
+    held_out = ("val_greedy", "val_pass_1", f"val_pass_{highest}")
+    markers = dict(zip(held_out, "so^", strict=True))
+
+    def plot(axes: Axes) -> None:
+        for name in (n for n in (*trained, *held_out) if n in rates):
+            colour = COLOURS["text" if name.endswith(f"pass_{highest}") else stage]
+            style = {"marker": markers[name], "linestyle": ""} if name in markers else {"linewidth": 1}
+            label = name.replace("pass_", "pass@").replace("val_", "held out, ")
+            axes.plot(*zip(*rates[name], strict=True), color=colour, markersize=4, label=label, **style)
+        axes.set_ylim(0, 1.02)
+        axes.legend(loc="lower right", ncols=2, fontsize=8)
+
+    return _svg(f"learning-{stage}", plot, "steps")
 
 
 def _shared_svg(key: str, curves: Mapping[str, Mapping[str, Any]]) -> str:
@@ -133,7 +162,7 @@ def _short_number(value: float, _: object) -> str:
     return f"{value:g}"
 
 
-def _svg(name: str, plot: Callable[[Axes], None]) -> str:
+def _svg(name: str, plot: Callable[[Axes], None], x: str = "tokens") -> str:
     """Draw on one pair of axes and return an `<svg>` that can stand in a page beside others."""
     from matplotlib.figure import Figure
     from matplotlib.ticker import FuncFormatter, MaxNLocator
@@ -145,7 +174,12 @@ def _svg(name: str, plot: Callable[[Axes], None]) -> str:
     axes.yaxis.set_major_locator(MaxNLocator(5))
     axes.xaxis.set_major_formatter(FuncFormatter(_short_number))
     axes.yaxis.set_major_formatter(FuncFormatter(_short_number))
-    axes.set_xlabel("tokens")
+    axes.set_xlabel(x)
+    return to_svg(figure, name)
+
+
+def to_svg(figure: Figure, name: str) -> str:
+    """A figure whose colours are those of COLOURS as an `<svg>` for a page; `name` is its own there."""
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     return _for_a_page(buffer.getvalue(), name)

@@ -16,7 +16,14 @@ from typing import Any, NamedTuple
 from nanochat.metrics import format_seconds
 
 Report = Mapping[str, Any]
-TITLES = {"commonest": "COMMONEST", "untrained": "UNTRAINED", "base": "BASE", "mid": "MID", "sft": "SFT"}
+TITLES = {
+    "commonest": "COMMONEST",
+    "untrained": "UNTRAINED",
+    "base": "BASE",
+    "mid": "MID",
+    "sft": "SFT",
+    "rl": "RL",
+}
 MAX_EXAMPLES = 12
 NO_VALUE = "-"
 
@@ -123,6 +130,7 @@ def stages(report: Report) -> Table:
         "validation, bits per byte": lambda stage: decimals(stage["val_bpb"]),
         "tokens per second, median": lambda stage: quantity(stage["tokens_per_s"]),
         "wall time": lambda stage: format_seconds(stage["wall_s"]),
+        "of it validation and samples": lambda stage: format_seconds(stage["eval_s"]),
         "attempts": lambda stage: str(stage["attempts"]),
     }
     found = report["stages"]

@@ -1,36 +1,39 @@
-"""The stages: what differs between pretraining, mid-training and SFT, as data for the one loop.
+"""The stages: what differs between pretraining, mid-training, SFT and RL, as data for the one loop.
 
 What it is: builders that turn an option dataclass into a `trainer.Stage`: where the weights come from,
-which batches, how long, which schedule, what is sampled. What it is not: a loop, or the choice of data
+which batches, how long, which schedule, how it is validated. What it is not: a loop, or the choice of data
 sets (scripts hand in items: anything with `__len__` and `__getitem__`).
-Run: `python -m scripts.base_train --preset tiny`, then `mid_train`, `chat_sft` with the same flags.
+Run: `python -m scripts.base_train --preset tiny`, then `mid_train`, `chat_sft`, `chat_rl` likewise.
 """
 
 from __future__ import annotations
 
+import copy
 import random
 from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
-from nanochat import checkpoint_manager, dataloader, dataset, evaluation, optimizers, schedule
+from nanochat import checkpoint_manager, dataloader, dataset, evaluation, optimizers, rollout, schedule
 from nanochat.common import UsageError, base_dir, print0, read_json, resolve, sha256_file
 from nanochat.config import BaseTrain, Finetune, GPTConfig, Training
+from nanochat.config_rl import ChatRL
 from nanochat.configurator import from_dict
 from nanochat.dataloader import Batch, DocumentSource, ItemSource
 from nanochat.distributed import World
 from nanochat.gpt import GPT
 from nanochat.probe import pick_dtype, pick_threads
 from nanochat.tokenizer import Tokenizer
-from nanochat.trainer import Stage
+from nanochat.trainer import LossSum, Stage
 
 Source = DocumentSource | ItemSource
+Batches = Callable[[dict[str, Any] | None], Generator[Batch, None, None]]
 VAL_ITEMS = 256  # conversations held out of a mixture for its validation loss
 
 
-# ----------------------------------------------------------------------------- the three stages
+# ----------------------------------------------------------------------------- the stages
 
 
 def base(config: BaseTrain, world: World) -> Stage:
@@ -45,12 +48,11 @@ def base(config: BaseTrain, world: World) -> Stage:
     batch = config.total_batch_tokens or schedule.batch_tokens(horizon, config.ratio)
     steps = config.steps or max(1, horizon // batch)
     decay = schedule.weight_decay(batch, steps * batch, config.ratio)
-    return _assemble(
-        "base", config, world, model, tokenizer, root,
+    return _of_source(
+        "base", config, world, model, tokenizer,
         train=DocumentSource(data.split("train"), tokenizer, config.seed),
         val=DocumentSource(data.split("val"), tokenizer, config.seed),
-        steps=steps, batch=batch, decay=decay, source=None,
-        identity={"data": data.fingerprint},
+        steps=steps, batch=batch, decay=decay, source=None, identity={"data": data.fingerprint},
     )  # fmt: skip
 
 
@@ -58,6 +60,65 @@ def finetune(
     name: str, config: Finetune, world: World, items: Sequence[dict[str, Any]], data_hash: str
 ) -> Stage:
     """Mid-training or SFT: the newest checkpoint of the stage before, on conversations and texts."""
+    model, tokenizer, source, inherited_batch = _continued(name, config, world)
+    if not config.from_scratch:
+        checkpoint_manager.load_weights(source, model)
+    context = model.config.context
+    train, val = (
+        ItemSource(part, tokenizer, config.seed, supervise=config.supervise, max_tokens=context + 1)
+        for part in _split(items, config.seed)
+    )
+    batch = config.total_batch_tokens or inherited_batch
+    steps = (
+        config.steps
+        or (config.tokens or int(config.epochs * dataloader.epoch_rows(train, context) * context)) // batch
+    )
+    return _of_source(
+        name, config, world, model, tokenizer, train=train, val=val,
+        steps=max(1, steps), batch=batch, decay=0.0, source=None if config.from_scratch else source,
+        identity={"data": data_hash, "source": sha256_file(source / "manifest.json")},
+    )  # fmt: skip
+
+
+def rl(config: ChatRL, world: World, task: rollout.Task, data_hash: str) -> Stage:
+    """Reinforcement learning from the newest checkpoint of `source`, on a task's problems."""
+    model, tokenizer, source, inherited_batch = _continued("rl", config, world)
+    checkpoint_manager.load_weights(source, model)
+    train, val = (part.indices for part in _split(task, config.seed))
+    start_model = copy.deepcopy(model).requires_grad_(False) if config.kl else None
+    rollouts = rollout.Rollouts(model, tokenizer, task, train, config, world, data_hash, start_model)
+    steps = config.steps or int(config.epochs * len(rollouts.prompts) // config.prompts_per_step)
+    room = (model.config.context, config.max_tokens)
+    asked = rollout.fixed_prompts(task, val[: config.eval_prompts], tokenizer, *room)
+
+    def validate() -> dict[str, float]:
+        writer = rollout.writer_of(model, tokenizer, task, config, world)
+        rates = rollout.held_out_rates(writer, asked, config.num_samples)
+        return {"val_error": 1 - rates["greedy"], **{f"val_{name}": rate for name, rate in rates.items()}}
+
+    print0(f"rl: {steps} steps of {config.prompts_per_step} problems x {config.num_samples} replies")
+    # The moments of SFT are not loaded: gradients of another size and kind left them.
+    return _assemble(
+        "rl", config, world, model, tokenizer, rollouts.batches, validate,
+        steps=max(1, steps), batch=config.total_batch_tokens or inherited_batch, decay=0.0, source=None,
+        identity={"data": data_hash, "source": sha256_file(source / "manifest.json")},
+        objective="val_error",
+    )  # fmt: skip
+
+
+# ----------------------------------------------------------------------------- what they share
+
+
+class _Start(NamedTuple):
+    """What a stage that continues another finds."""
+
+    model: GPT  # of the source's architecture; its weights are still random
+    tokenizer: Tokenizer
+    source: Path  # the checkpoint
+    batch_tokens: int  # of the source's steps
+
+
+def _continued(name: str, config: Finetune | ChatRL, world: World) -> _Start:
     root = base_dir(config.base_dir)
     source = checkpoint_manager.newest(root / f"{config.source}_{config.source_run or config.run_name}")
     if source is None:
@@ -67,24 +128,7 @@ def finetune(
     if tokenizer.hash != state["identity"]["tokenizer"]:
         raise UsageError(f"--tok-dir {config.tok_dir} holds another tokenizer than {source} was trained with")
     model = _new_model(from_dict(GPTConfig, state["gpt_config"]), config, world)
-    if not config.from_scratch:
-        checkpoint_manager.load_weights(source, model)
-    context = model.config.context
-    train, val = (
-        ItemSource(part, tokenizer, config.seed, supervise=config.supervise, max_tokens=context + 1)
-        for part in _split(items, config.seed)
-    )
-    batch = config.total_batch_tokens or state["batch_tokens"]
-    horizon = config.tokens or int(config.epochs * dataloader.epoch_rows(train, context) * context)
-    steps = config.steps or horizon // batch
-    return _assemble(
-        name, config, world, model, tokenizer, root, train=train, val=val,
-        steps=max(1, steps), batch=batch, decay=0.0, source=None if config.from_scratch else source,
-        identity={"data": data_hash, "source": sha256_file(source / "manifest.json")},
-    )  # fmt: skip
-
-
-# ----------------------------------------------------------------------------- what they share
+    return _Start(model, tokenizer, source, state["batch_tokens"])
 
 
 def _new_model(architecture: GPTConfig, config: Training, world: World) -> GPT:
@@ -104,25 +148,14 @@ def _new_model(architecture: GPTConfig, config: Training, world: World) -> GPT:
     return model
 
 
-def _assemble(  # noqa: PLR0913  one call a stage, all by name
-    name: str, config: Training, world: World, model: GPT, tokenizer: Tokenizer, root: Path, *,
-    train: Source, val: Source, steps: int, batch: int, decay: float,
-    source: Path | None, identity: dict[str, Any],
+def _of_source(  # noqa: PLR0913  one call a stage, all by name
+    name: str, config: Training, world: World, model: GPT, tokenizer: Tokenizer, *,
+    train: Source, val: Source, steps: int, batch: int, **rest: Any,
 ) -> Stage:  # fmt: skip
+    """A stage that learns what data sources hold."""
     context = model.config.context
     evaluation.refuse_uncountable(val, tokenizer, context)
     accumulation = config.accumulation(batch, context, world.size)
-    curve = schedule.Schedule(
-        steps, min(config.warmup_steps, steps // 4), config.warmdown_ratio, config.final_lr_ratio
-    )
-    decay = decay if config.weight_decay is None else config.weight_decay
-    tuned = optimizers.build(model, config, world, curve, batch, decay)
-    if source is not None:
-        missing = checkpoint_manager.load_optimizers(source, tuned)
-        if missing:
-            print0(
-                f"{len(missing)} tensors of optimizer state start at zero: {source} has another optimizer's"
-            )
 
     def batches(state: dict[str, Any] | None) -> Generator[Batch, None, None]:
         return dataloader.batches(
@@ -135,17 +168,38 @@ def _assemble(  # noqa: PLR0913  one call a stage, all by name
             model, tokenizer, val, world, config.device_batch_rows, config.eval_tokens
         )
 
-    def sample() -> list[dict[str, str]]:
-        return evaluation.samples(model, tokenizer, chat=name != "base")
-
     print0(
         f"{name}: {steps} steps of {batch:,} tokens "
         f"({accumulation} x {config.device_batch_rows} rows of {context})"
     )
+    return _assemble(
+        name, config, world, model, tokenizer, batches, validate, steps=steps, batch=batch, **rest
+    )
+
+
+def _assemble(  # noqa: PLR0913  one call a stage, all by name
+    name: str, config: Training, world: World, model: GPT, tokenizer: Tokenizer,
+    batches: Batches, validate: Callable[[], dict[str, float]], *, steps: int, batch: int, decay: float,
+    source: Path | None, identity: dict[str, Any], objective: str = "val_bpb",
+) -> Stage:  # fmt: skip
+    curve = schedule.Schedule(
+        steps, min(config.warmup_steps, steps // 4), config.warmdown_ratio, config.final_lr_ratio
+    )
+    decay = decay if config.weight_decay is None else config.weight_decay
+    tuned = optimizers.build(model, config, world, curve, batch, decay)
+    if source is not None:
+        missing = checkpoint_manager.load_optimizers(source, tuned)
+        if missing:
+            print0(
+                f"{len(missing)} tensors of optimizer state start at zero: {source} has another optimizer's"
+            )
+
+    def sample() -> list[dict[str, str]]:
+        return evaluation.samples(model, tokenizer, chat=name != "base")
+
     return Stage(
         name=name, options=config, model=model, loss_sum=_compiled(model, config), optimizers=tuned,
-        batches=batches, accumulation=accumulation, steps=steps, batch_tokens=batch,
-        validate=validate, sample=sample,
+        batches=batches, steps=steps, validate=validate, sample=sample, objective=objective,
         identity={"tokenizer": tokenizer.hash, "gpt_config": vars(model.config), **identity},
         facts={
             "batch_tokens": batch, "tok_dir": config.tok_dir, "run": config.run_name,
@@ -157,7 +211,7 @@ def _assemble(  # noqa: PLR0913  one call a stage, all by name
 class Subset(Sequence[dict[str, Any]]):
     """Some of the items, by index, without a copy."""
 
-    def __init__(self, items: Sequence[dict[str, Any]], indices: list[int]) -> None:
+    def __init__(self, items: Sequence[dict[str, Any]] | rollout.Task, indices: list[int]) -> None:
         self.items, self.indices = items, indices
 
     def __len__(self) -> int:
@@ -167,7 +221,7 @@ class Subset(Sequence[dict[str, Any]]):
         return self.items[self.indices[index]]
 
 
-def _split(items: Sequence[dict[str, Any]], seed: int) -> tuple[Subset, Subset]:
+def _split(items: Sequence[dict[str, Any]] | rollout.Task, seed: int) -> tuple[Subset, Subset]:
     """(training, validation) items: a tenth, at most VAL_ITEMS, drawn by seed, validates."""
     if len(items) < 2:
         raise UsageError("the mixture has 1 item; it needs 2 or more, since a tenth of them validates")
@@ -176,7 +230,7 @@ def _split(items: Sequence[dict[str, Any]], seed: int) -> tuple[Subset, Subset]:
     return Subset(items, order[held_out:]), Subset(items, order[:held_out])
 
 
-def _compiled(model: GPT, config: Training) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
+def _compiled(model: GPT, config: Training) -> LossSum:
     if not config.compile:
         return model.loss_sum
     print0("compiling the first step (30 s to 2 minutes on a CPU; cached for the next run)")

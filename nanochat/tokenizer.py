@@ -16,7 +16,7 @@ import codecs
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, overload
 
@@ -319,6 +319,11 @@ def _check_vocabulary(tokens: Sequence[bytes], specials: Sequence[str]) -> None:
         raise ValueError("the vocabulary names a token twice")
     if "<|bos|>" not in specials:
         raise ValueError("the special tokens lack <|bos|>")
+
+
+def without_answer(messages: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """A conversation without the assistant's answer at its end, if it has one: what a model is asked."""
+    return list(messages[:-1] if messages[-1]["role"] == "assistant" else messages)
 
 
 def _turns(conversation: Conversation) -> list[tuple[str, list[tuple[str, str]]]]:

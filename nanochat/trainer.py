@@ -10,10 +10,9 @@ What it is not: argument parsing or data. Run: `pytest tests/test_trainer.py`.
 
 from __future__ import annotations
 
-import itertools
 import math
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,7 +31,7 @@ from nanochat.optimizers import Optimizers
 from nanochat.run_folder import RunFolder, StopFlag
 
 REMEDY = "the last checkpoint is kept; lower --lr-scale, or look at that batch"
-LossSum = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+LossSum = Callable[[torch.Tensor, torch.Tensor, torch.Tensor | None], torch.Tensor]
 
 
 @dataclass
@@ -45,13 +44,20 @@ class Stage:
     loss_sum: LossSum  # the model's, perhaps compiled
     optimizers: Optimizers
     batches: Callable[[dict[str, Any] | None], Generator[Batch, None, None]]  # from a saved position
-    accumulation: int  # micro-batches of one step on this rank
     steps: int
-    batch_tokens: int
     validate: Callable[[], dict[str, float]]
     sample: Callable[[], list[dict[str, str]]]
     identity: dict[str, Any]  # hashes of tokenizer, data and source: what a resumed run must share
     facts: dict[str, Any] = field(default_factory=dict)  # what every checkpoint says of itself
+    objective: str = "val_bpb"  # the score of `validate` of which the lowest is the best
+
+
+def _next_step(batches: Iterator[Batch]) -> Iterator[Batch]:
+    """The micro-batches of one step and not one more: what comes next may be made with the new weights."""
+    for batch in batches:
+        yield batch
+        if batch.is_last:
+            return
 
 
 class NotFinite(FloatingPointError):
@@ -66,7 +72,7 @@ class Trainer:
         self.options = stage.options
         self.step = 0  # updates done
         self.data_state: dict[str, Any] | None = None
-        self.best: dict[str, float] = {}  # {"step", "val_bpb"} of the best validation
+        self.best: dict[str, float] = {}  # {"step", OBJECTIVE} of the best validation
         self.last_scores: dict[str, float] = {}
         self.saved_step = -1
 
@@ -79,18 +85,20 @@ class Trainer:
             closing(self.stage.batches(self.data_state)) as batches,
         ):
             while self.step < self.stage.steps and not self._stopping():
-                self._train_step(list(itertools.islice(batches, self.stage.accumulation)))
+                self._train_step(batches)
                 self._after_step()
         return self._finish()
 
     # ------------------------------------------------------------------ one step
 
-    def _train_step(self, micro_batches: list[Batch]) -> None:
+    def _train_step(self, batches: Iterator[Batch]) -> None:
         started = time.perf_counter()
-        targets = max(1, micro_batches[-1].stats["step_targets"])  # over all ranks and micro-batches
+        micro_batches = list(_next_step(batches))
+        stats, scores = micro_batches[-1].stats, micro_batches[-1].scores
+        targets = max(1, stats["step_targets"])  # over all ranks and micro-batches
         loss = torch.zeros((), device=self.world.device)
         for batch in micro_batches:
-            part = self.stage.loss_sum(batch.inputs, batch.targets) / targets
+            part = self.stage.loss_sum(batch.inputs, batch.targets, batch.factors) / targets
             part.backward()
             loss += part.detach()
         loss_value, gradient_norm = self._check_finite(loss)
@@ -98,7 +106,8 @@ class Trainer:
         self.stage.model.zero_grad(set_to_none=True)
         self.data_state = micro_batches[-1].state
         self.step += 1
-        self._log(loss_value, gradient_norm, multiplier, targets, time.perf_counter() - started)
+        scores = {"loss": loss_value, **scores}
+        self._log(scores, stats, time.perf_counter() - started, gradient_norm, multiplier)
 
     def _check_finite(self, loss: torch.Tensor) -> tuple[float, float]:
         """Loss over all ranks and the norm of the (local) gradients; NotFinite on all ranks alike."""
@@ -119,15 +128,15 @@ class Trainer:
         )
 
     def _log(
-        self, loss: float, gradient_norm: float, multiplier: float, targets: int, seconds: float
+        self, scores: dict[str, float], stats: dict[str, int], seconds: float, norm: float, multiplier: float
     ) -> None:
-        tokens_per_s = self.stage.batch_tokens / seconds
+        tokens_per_s = stats["step_tokens"] / seconds
         self.metrics.log(
-            self.step, loss=loss, gradient_norm=gradient_norm, lr_scale=multiplier, targets=targets,
-            tokens=self.step * self.stage.batch_tokens, tokens_per_s=tokens_per_s, step_s=seconds,
+            self.step, **scores, gradient_norm=norm, lr_scale=multiplier, targets=stats["step_targets"],
+            tokens=stats["all_tokens"], tokens_per_s=tokens_per_s, step_s=seconds,
         )  # fmt: skip
         if self.step % self.options.log_every_steps == 0 or self.step == self.stage.steps:
-            self.progress.update(self.step, loss=loss, tokens_per_s=tokens_per_s)
+            self.progress.update(self.step, **scores, tokens_per_s=tokens_per_s)
 
     # ------------------------------------------------------------------ between steps
 
@@ -147,15 +156,21 @@ class Trainer:
         return self.world.any(asked or self.stop.is_set() or self.step == self.options.stop_at_step)
 
     def _validate(self) -> None:
+        started = time.perf_counter()
         self.last_scores = self.stage.validate()
-        self.metrics.log(self.step, **self.last_scores)
-        print0(f"step {self.step}: " + ", ".join(f"{k} {v:.4f}" for k, v in self.last_scores.items()))
-        if self.last_scores["val_bpb"] < self.best.get("val_bpb", math.inf):
-            self.best = {"step": self.step, "val_bpb": self.last_scores["val_bpb"]}
+        seconds = time.perf_counter() - started
+        self.metrics.log(self.step, **self.last_scores, eval_s=seconds)
+        shown = ", ".join(f"{k} {v:.4f}" for k, v in self.last_scores.items())
+        print0(f"step {self.step}: {shown} ({seconds:.1f} s)")
+        goal = self.stage.objective
+        if self.last_scores[goal] < self.best.get(goal, math.inf):
+            self.best = {"step": self.step, goal: self.last_scores[goal]}
 
     def _sample(self) -> None:
         if self.world.is_main:
-            self.metrics.log(self.step, samples=self.stage.sample())
+            started = time.perf_counter()
+            samples = self.stage.sample()
+            self.metrics.log(self.step, samples=samples, sample_s=time.perf_counter() - started)
 
     def _save(self) -> None:
         if self.saved_step == self.step:

@@ -1,7 +1,7 @@
 """Sums for the embedded world: operands up to 999, four operations, and the pairs that only exams may use.
 
 What it is: how numbers are drawn, how a sum is asked in words and how the calculator is called. What it is
-not: the calculator (`execution.calculate`, whose output `Sum.result` equals). How to look at it:
+not: the calculator (`calculator.calculate`, whose output `Sum.result` equals). How to look at it:
 `python -c "import random; from nanochat.world_sums import draw_sum; print(draw_sum(random.Random(1)))"`.
 """
 

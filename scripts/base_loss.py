@@ -8,12 +8,12 @@ from __future__ import annotations
 import json
 
 from nanochat.common import print0, run_main
-from nanochat.config import BaseEval
+from nanochat.config_eval import BaseLoss
 from nanochat.configurator import parse
 
 
 def main(argv: list[str]) -> None:
-    config = parse(BaseEval, argv, prog="base_loss", about=__doc__)
+    config = parse(BaseLoss, argv, prog="base_loss", about=__doc__)
 
     from nanochat import evaluation
 

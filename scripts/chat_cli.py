@@ -102,9 +102,9 @@ def main(argv: list[str]) -> None:
     for stream in (sys.stdin, sys.stdout):
         stream.reconfigure(errors="replace")  # type: ignore[union-attr]
 
+    from nanochat.calculator import calculate
     from nanochat.engine import Engine
     from nanochat.evaluation import loaded
-    from nanochat.execution import calculate
     from nanochat.sampling import Sampling
 
     Sampling(config.temperature, config.top_k, config.top_p)  # refuses before the model is loaded

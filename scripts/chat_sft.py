@@ -1,7 +1,7 @@
 """Finetune on conversations; only the assistant's tokens count: `python -m scripts.chat_sft --depth 12`.
 
-Starts from the newest checkpoint of the stage before (`--source`), reads `--mixture` (JSONL or Parquet
-files below `--data-dir`) and writes `sft_RUN/`. The same command resumes a stopped run.
+Starts from the newest checkpoint of the stage before (`--source`), reads `--mixture` (tasks, and JSONL
+or Parquet files below `--data-dir`) and writes `sft_RUN/`. The same command resumes a stopped run.
 """
 
 from __future__ import annotations
@@ -18,9 +18,10 @@ def main(argv: list[str]) -> int:
     if folder is None:
         return EXIT_DONE
 
-    from tasks.common import load_mixture
+    from tasks.catalogue import load_mixture
 
-    items, data_hash = load_mixture(resolve(base_dir(config.base_dir), config.data_dir), config.mixture)
+    root = base_dir(config.base_dir)
+    items, data_hash = load_mixture(root, resolve(root, config.data_dir), config.mixture)
 
     from nanochat import stages
     from nanochat.runner import train

@@ -1,6 +1,7 @@
 """A run on a Slurm cluster, from a login node: `python -m scripts.launch COMMAND ...`.
 
-    plan    [OPTIONS]      the jobs as a table, and nothing else; --mermaid, --texts: as a graph, as scripts
+    plan    [OPTIONS]      the jobs as a table, and nothing is submitted; --dry-run: and as a Mermaid graph;
+                           --mermaid: only the graph; --texts: the batch scripts
     submit  [OPTIONS]      plan, freeze the code, submit every job
     status  RUN            each stage in words: why it waits, how far it is, how it ended
     logs    RUN [STAGE]    the end of the newest log
@@ -12,7 +13,7 @@
     doctor  [RUN]          what is wrong, and what to do about it
     sweep   --grid base.lr-scale=0.5,1,2 [OPTIONS]   one job array, a run for each combination of values
     site    [NAME]         the values of a site, and what each key means
-    detect  [NAME]         a site file for this cluster, from what its Slurm says
+    site detect [NAME]     a site file for this cluster, from what its Slurm says
 
 OPTIONS: --preset, --run, --site, KEY=value for a key of the site, and any option of a stage.
 """
@@ -30,7 +31,6 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "logs": commands.logs, "stop": commands.stop, "cancel": commands.cancel, "resume": commands.resume,
     "cost": commands.cost, "doctor": commands.doctor, "attach": commands.attach, "site": commands.site,
     "sweep": commands.sweep,
-    "detect": commands.detect,
 }  # fmt: skip
 
 

@@ -25,7 +25,7 @@ def main(argv: list[str]) -> int:
         print("stopped; the same command goes on from here")
     if code != EXIT_DONE:
         return code
-    chat = pipeline.Step("chat", "chat_cli", ("--source", "sft"))
+    chat = pipeline.Step("chat", "chat_cli", ("--source", "rl" if config.rl else "sft"))
     if config.chat and sys.stdin.isatty() and sys.stdout.isatty():
         os.execv(sys.executable, chat.command(config))
     print(f"\nTalk to it: {pipeline.shown(chat, config)}")

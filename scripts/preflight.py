@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import time
-from dataclasses import asdict, replace
+from dataclasses import asdict
 
 from nanochat.assets import Preflight
 from nanochat.common import base_dir, print0, run_main
@@ -19,15 +19,11 @@ from nanochat.configurator import parse
 def main(argv: list[str]) -> int:
     config = parse(Preflight, argv, prog="preflight", about=__doc__)
 
-    from nanochat.facts import Site, gather
-    from nanochat.launch import sites
-    from nanochat.preflight import exit_code, judge
+    from nanochat.launch import checks, sites
+    from nanochat.preflight import exit_code
 
     started = time.monotonic()
-    site = Site.of(sites.load(config.site, {}))
-    if config.image is None and site.container != "none" and site.image.startswith("/"):
-        config = replace(config, image=site.image)
-    findings = judge(gather(base_dir(config.base_dir), site, config, verify=config.verify))
+    findings = checks.look(sites.load(config.site, {}), base_dir(config.base_dir), config)
     code = exit_code(findings)
     if config.json:
         print0(
@@ -35,7 +31,7 @@ def main(argv: list[str]) -> int:
         )
         return code
     for finding in findings:
-        print0(f"{finding.check}: {finding.text}\n    remedy: {finding.remedy}")
+        print0(finding)
     verdict = f"{len(findings)} mistake(s)" if findings else "nothing wrong"
     print0(f"preflight: {verdict}, {time.monotonic() - started:.1f} s")
     return code

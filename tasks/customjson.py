@@ -8,30 +8,28 @@ Run: `python -m scripts.chat_sft --mixture mine.jsonl`.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from nanochat.common import UsageError
+from nanochat.common import UsageError, sha256_file
+from tasks.common import Item, Task
 
 
-class CustomJSON(Sequence[dict[str, Any]]):
+class CustomJSON(Task):
     """The rows of one file, in order. JSONL is kept as bytes and parsed when a row is asked for."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.rows = self._parquet() if path.suffix == ".parquet" else self._lines()
+        super().__init__(path.name, len(self.rows), sha256_file(path))
         if not self.rows:
             raise UsageError(f"{path} is empty")
         self[0]  # a file of another layout is found out now, not in mid-run
 
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __getitem__(self, index: int) -> dict[str, Any]:  # type: ignore[override]
+    def item(self, index: int) -> Item:
         row = self.rows[index]
         try:
             item = json.loads(row) if isinstance(row, bytes) else row

@@ -13,12 +13,11 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import mean
-from typing import Any, Literal
+from typing import Any
 
 from nanochat.common import UsageError, read_json
 from nanochat.world_identity import normalise
-
-Item = dict[str, Any]
+from tasks.common import Item, Kind, Task
 
 CALL = re.compile(r"<\|python_start\|>(.*?)<\|python_end\|>", re.DOTALL)
 OUTPUT = re.compile(r"<\|output_start\|>.*?<\|output_end\|>", re.DOTALL)
@@ -67,23 +66,22 @@ def is_not_empty(item: Item, reply: str) -> bool:
 # ----------------------------------------------------------------------------- exams
 
 
-class Exam(Sequence[Item]):
+class Exam(Task):
     """The items of one exam. Each has `messages`; in a choice, `options` (reply texts) and `gold` (an index).
 
-    `must_end`: a reply counts only if it also ended itself. `exact`: a stricter check to report beside.
+    `exact`: a stricter check to report beside.
     """
 
+    max_tokens = 128
+
     def __init__(self, name: str, items: Sequence[Item]) -> None:
-        self.name = name
-        self.kind: Literal["choice", "generative"] = "choice" if name == "world_mc" else "generative"
+        super().__init__(name, len(items))
+        self.kind: Kind = "choice" if name == "world_mc" else "generative"
         self.must_end = name == "stop"
         self.exact = is_sentence if name.startswith("world_generative") else None
         self._items = items
 
-    def __len__(self) -> int:
-        return len(self._items)
-
-    def __getitem__(self, index: int) -> Item:  # type: ignore[override]
+    def item(self, index: int) -> Item:
         return self._items[index]
 
     def check(self, item: Item, reply: str) -> bool:

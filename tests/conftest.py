@@ -7,6 +7,7 @@ pass by testing nothing. `require("rust")` says the same inside a test.
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import os
 import shutil
@@ -34,6 +35,7 @@ def _has_gloo() -> bool:
     return dist.is_available() and dist.is_gloo_available()
 
 
+@functools.cache
 def _has_slurm() -> bool:
     """Where the tests of Slurm must run, root installs what is missing."""
     if "slurm" in REQUIRED and os.geteuid() == 0:

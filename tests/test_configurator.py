@@ -12,9 +12,10 @@ from typing import Any, Literal
 
 import pytest
 
-from nanochat import assets, config, config_data
+from nanochat import assets, config, config_data, config_eval, config_rl
 from nanochat.common import UsageError
 from nanochat.config import BaseTrain, ChatSFT, MidTrain, Rooted
+from nanochat.config_rl import ChatRL
 from nanochat.configurator import from_dict, parse, parse_traced, to_dict
 from nanochat.options import opt
 from nanochat.presets import PRESETS
@@ -37,6 +38,7 @@ class Demo(Shared):
     kind: Literal["red", "blue"] = opt("red", "a colour")
     compile: bool = opt(True, "compile it")
     tasks: tuple[str, ...] = opt(("a",), "some tasks")
+    pair: tuple[int, int] | None = opt(None, "two numbers")
 
 
 DEMO_PRESETS = {
@@ -97,6 +99,8 @@ def test_switches(words: str, expected: bool) -> None:
         (["--name", "12"], "name", "12"),
         (["--kind", "blue"], "kind", "blue"),
         (["--tasks", "a, b"], "tasks", ("a", "b")),
+        (["--pair", "1", "2", "depth=3"], "pair", (1, 2)),
+        (["--pair=1,2"], "pair", (1, 2)),
     ],
 )
 def test_text_becomes_the_annotated_type(words: list[str], field: str, value: Any) -> None:
@@ -124,13 +128,14 @@ def test_each_source_beats_the_one_before(monkeypatch: pytest.MonkeyPatch, tmp_p
         "kind": "default",
         "compile": "default",
         "tasks": "default",
+        "pair": "default",
     }
 
 
 def test_an_unknown_option_lists_the_right_ones() -> None:
     text = refusal("--detph", "3")
     assert "unknown option --detph; did you mean --depth?" in text
-    assert "--rate --name --kind --compile --tasks --seed" in text
+    assert "--rate --name --kind --compile --tasks --pair --seed" in text
     assert "did you mean" not in refusal("--zzz")
     assert "unknown option --no-depth" in refusal("--no-depth")
 
@@ -147,6 +152,8 @@ def test_an_unknown_option_lists_the_right_ones() -> None:
         (["--depth"], ["--depth needs a value", "--depth 4"]),
         (["--depth", "--rate", "1"], ["--depth needs a value"]),
         (["--depth", "1", "n_layer=2"], ["--depth is given twice"]),
+        (["--pair", "1"], ["--pair", "'1'", "2 values", "--pair A B"]),
+        (["--pair", "1", "2", "3"], ["unexpected word '3'"]),
         (["stray"], ["unexpected word 'stray'"]),
         (["--compile", "maybe"], ["unexpected word 'maybe'"]),
         (["--preset", "huge"], ["unknown preset 'huge'", "other, small"]),
@@ -220,7 +227,7 @@ def test_saved_configs_come_back() -> None:
 
 
 @pytest.mark.parametrize("preset", sorted(PRESETS))
-@pytest.mark.parametrize("stage", [BaseTrain, MidTrain, ChatSFT, Rooted])
+@pytest.mark.parametrize("stage", [BaseTrain, MidTrain, ChatSFT, ChatRL, Rooted])
 def test_presets_hold_for_every_stage(preset: str, stage: type) -> None:
     found = parse(stage, ["--preset", preset], prog="stage", about="")
     if isinstance(found, BaseTrain):
@@ -231,7 +238,7 @@ def test_presets_hold_for_every_stage(preset: str, stage: type) -> None:
 
 
 def test_presets_name_only_what_exists() -> None:
-    classes = vars(config) | vars(config_data) | vars(assets)
+    classes = vars(config) | vars(config_data) | vars(config_eval) | vars(config_rl) | vars(assets)
     for parts in PRESETS.values():
         for class_name, values in parts.items():
             from_dict(classes[class_name], values)

@@ -17,6 +17,7 @@ import pytest
 import torch
 from loader_helpers import BYTES, Numbered, chat, random_lengths, take
 
+from nanochat import dataloader
 from nanochat.dataloader import COUNTERS, Batch, DocumentSource, ItemSource, _Prefetch, batches, epoch_rows
 from nanochat.dataset import split_shards, write_shards
 from nanochat.packing import IGNORED
@@ -86,6 +87,18 @@ def test_every_target_exactly_once(seed: int) -> None:
         assert epoch_rows(source, context) == stats["rows"]
 
 
+def test_some_windows_stand_for_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    source = Numbered([[length % 30 + 1 for length in range(40)] for _ in range(50)], seed=0)
+    exact = epoch_rows(source, 16)
+    monkeypatch.setattr(dataloader, "COUNTED_WINDOWS", 5)
+    assert epoch_rows(source, 16) == exact  # its windows are alike
+    asked: list[int] = []
+    window = source.window
+    monkeypatch.setattr(source, "window", lambda epoch, index: asked.append(index) or window(epoch, index))
+    epoch_rows(source, 16)
+    assert asked == [0, 1, 2, 3, 4]
+
+
 def test_documents_from_shards_lose_nothing(tmp_path: Path) -> None:
     rng = random.Random(5)
     texts = ["".join(rng.choice("abc d") for _ in range(rng.randrange(120))) for _ in range(400)]
@@ -116,7 +129,7 @@ def test_batch_shapes_and_types() -> None:
     (batch,) = take(Numbered([[30, 30]]), 1, rows=3, context=4)
     assert batch.inputs.shape == batch.targets.shape == (3, 4)
     assert batch.inputs.dtype == batch.targets.dtype == torch.int64
-    assert set(batch.stats) == {*COUNTERS, "epoch", "step_targets"}
+    assert set(batch.stats) == {*COUNTERS, "epoch", "step_targets", "step_tokens", "all_tokens"}
     json.dumps(batch.state)
 
 

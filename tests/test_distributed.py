@@ -69,6 +69,7 @@ def test_alone_every_collective_is_the_identity(monkeypatch: pytest.MonkeyPatch)
     world, x = init("cpu"), torch.arange(4.0)
     assert (world.rank, world.size, world.is_main, world.device.type) == (0, 1, True, "cpu")
     assert torch.equal(world.sum(x.clone()), x) and world.scatter_sum(x) is x
+    assert world.collect([1, "b"]) == [1, "b"]
     assert world.share({"a": 1}) == {"a": 1} and world.any(True) and not world.any(False)
     world.barrier()
     close()
@@ -90,6 +91,7 @@ def check_collectives(world: World) -> None:
     assert world.sum(torch.tensor([1.0, float(rank)])).tolist() == [n, n * (n - 1) / 2]
     assert world.any(rank == n - 1) and not world.any(False)
     assert world.share({"from": rank} if rank == 0 else None) == {"from": 0}
+    assert world.collect([rank] * rank) == [1, 2, 2]
     rows = torch.arange(2.0 * n * 3).reshape(2 * n, 3)
     mine = world.scatter_sum(rows * (rank + 1))
     assert torch.equal(mine, rows[2 * rank : 2 * rank + 2] * n * (n + 1) / 2)

@@ -46,6 +46,14 @@ def test_local_cpu_quickstart(base: Path) -> None:
         assert run.stdout.strip(), f"{line} printed nothing"
 
 
+def test_add_a_task() -> None:
+    """The page's code, as one program."""
+    page = (ROOT / "docs/how-to/add-a-task.md").read_text(encoding="utf-8")
+    program = "\n".join(PYTHON.findall(page))
+    assert program.count("assert") == 3
+    subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True)
+
+
 @pytest.mark.slow
 @pytest.mark.rust
 def test_train_a_tokenizer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

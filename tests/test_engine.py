@@ -10,10 +10,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from nanochat.calculator import calculate
 from nanochat.config import GPTConfig
 from nanochat.decoder import Decoder, Span
 from nanochat.engine import Completion, Engine, KVCache, in_compute_dtype
-from nanochat.execution import calculate
 from nanochat.gpt import GPT
 from nanochat.kv_slots import KVSlots
 from nanochat.reply import Tool

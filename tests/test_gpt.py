@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from nanochat import cross_entropy, optimizers
-from nanochat.attention import attend
+from nanochat.attention import _masked, attend
 from nanochat.config import BaseTrain, GPTConfig
 from nanochat.cross_entropy import softcap_cross_entropy
 from nanochat.distributed import World
@@ -103,6 +103,20 @@ def test_bfloat16_is_near_the_twin(name: str) -> None:
     assert (got - want).norm() / want.norm() < 0.05
 
 
+@pytest.mark.parametrize("name", ["modern", "classic"])
+def test_rows_beyond_the_context(name: str) -> None:
+    """They are read whole, each layer seeing what its window holds; shorter rows stay what they are."""
+    model = random_model(**{**OPTIONS[name], "context": 150})
+    ids = random_ids(220)
+    with torch.no_grad():
+        before = model(ids[None, :150])
+        model.reach(220)
+        model.reach(30)
+        got = model(ids[None])[0]
+        assert torch.equal(model(ids[None, :150]), before)
+    torch.testing.assert_close(got.double(), reference.logits(model, ids), atol=2e-4, rtol=2e-4)
+
+
 def test_windows_bind() -> None:
     """The twin comparison would be empty if no window ever hid a key."""
     ids = random_ids(T)
@@ -128,45 +142,6 @@ def test_every_option_trains(options: dict[str, Any]) -> None:
     still = [name for name, p in model.named_parameters() if torch.equal(p, before[name])]
     assert not still
     assert all(p.isfinite().all() for p in model.parameters())
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("kv_heads", [1, 4])
-def test_classic_equals_transformers(kv_heads: int) -> None:
-    """NanoChatForCausalLM, which is the October 2025 model, run on our weights."""
-    transformers = pytest.importorskip("transformers")
-    if not hasattr(transformers, "NanoChatForCausalLM"):
-        pytest.skip(f"transformers {transformers.__version__} has no NanoChat; version 5 has")
-    model = random_model(**CLASSIC, kv_heads=kv_heads, rope_base=10_000.0)
-    config = model.config
-    theirs = transformers.NanoChatForCausalLM(
-        transformers.NanoChatConfig(
-            vocab_size=config.vocab_size, hidden_size=config.width, intermediate_size=config.mlp_width,
-            num_hidden_layers=config.depth, num_attention_heads=config.heads, num_key_value_heads=kv_heads,
-            max_position_embeddings=config.context, final_logit_softcapping=config.softcap,
-            rope_parameters={"rope_type": "default", "rope_theta": config.rope_base},
-            bos_token_id=0, eos_token_id=0, pad_token_id=0,
-        )
-    )  # fmt: skip
-    theirs.load_state_dict(in_their_names(model), strict=True)
-    ids = random_ids(2, T)
-    with torch.no_grad():
-        torch.testing.assert_close(model(ids), theirs(ids).logits.float(), atol=2e-5, rtol=0)
-
-
-def in_their_names(model: GPT) -> dict[str, Tensor]:
-    """Our weights under transformers' names, without the rows that only pad the vocabulary."""
-    assert model.lm_head is not None
-    rows = model.config.vocab_size
-    names = {
-        f"blocks.{i}.{ours}.weight": f"model.layers.{i}.{theirs}.weight"
-        for i in range(model.config.depth)
-        for ours, theirs in [("mlp.up", "mlp.fc1"), ("mlp.down", "mlp.fc2")]
-        + [(f"attn.{x}", f"self_attn.{x}_proj") for x in "qkvo"]
-    }
-    weights = {names[name]: p.detach() for name, p in model.named_parameters() if name in names}
-    ends = {"model.embed_tokens.weight": model.embed.weight, "lm_head.weight": model.lm_head.weight}
-    return {**weights, **{name: weight.detach()[:rows] for name, weight in ends.items()}}
 
 
 @pytest.mark.slow
@@ -290,6 +265,13 @@ def test_attention_equals_softmax(length: int, window: int, heads: tuple[int, in
         y = attention(*inputs, window)
         results.append([y, *torch.autograd.grad(y, inputs, upstream)])
     torch.testing.assert_close(*results, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("window", [1, 16, 100])
+def test_the_mask_where_nothing_is_compiled(window: int) -> None:
+    rng = torch.Generator().manual_seed(0)
+    q, k, v = (torch.randn(2, h, 50, 8, generator=rng) for h in (4, 2, 2))
+    torch.testing.assert_close(_masked(q, k, v, window), reference.attention(q, k, v, window))
 
 
 @pytest.mark.gpu

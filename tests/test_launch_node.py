@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from nanochat.common import UsageError
-from nanochat.launch import doctor, node, nodecheck, rendezvous, slurm, stagein
+from nanochat import slurm
+from nanochat.launch import doctor, node, nodecheck, rendezvous, stagein
 from nanochat.launch.ledger import Attempt, RunFolder, Submitted, gpu_hours
 
 # ----------------------------------------------------------------------------- where ranks meet
@@ -121,9 +121,11 @@ def test_what_is_looked_at(tmp_path: Path) -> None:
 
 
 def test_fewer_gpus_than_asked_for_are_said_at_once() -> None:
-    node.check_gpus(2, {"CUDA_VISIBLE_DEVICES": "0,1"})
-    with pytest.raises(UsageError, match="n7: 2 GPUs asked for, it shows '0'"):
-        node.check_gpus(2, {"CUDA_VISIBLE_DEVICES": "0", "SLURMD_NODENAME": "n7"})
+    for enough in ({"CUDA_VISIBLE_DEVICES": "0,1"}, {}):
+        assert node.lack_of_gpus(2, enough) == ""
+    assert node.lack_of_gpus(2, {"ROCR_VISIBLE_DEVICES": "0"}) == "2 GPUs asked for, '0' visible"
+    assert node.lack_of_gpus(1, {"CUDA_VISIBLE_DEVICES": ""}) == "1 GPUs asked for, '' visible"
+    assert node.lack_of_gpus(0, {"CUDA_VISIBLE_DEVICES": ""}) == ""
 
 
 def test_torchrun_is_told_its_place() -> None:

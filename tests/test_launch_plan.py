@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from nanochat.assets import needed
 from nanochat.common import UsageError
 from nanochat.config import GPTConfig, ModelOptions
 from nanochat.gpt import GPT
@@ -42,6 +43,34 @@ def test_an_option_goes_to_the_stages_that_have_it() -> None:
     assert (configs["base"].steps, configs["mid"].steps) == (20, 7)
     assert request.run == "tiny" and configs["base"].device == "cpu"
     assert "# command line" in request.stages[2].toml()
+
+
+def test_rl_is_planned_behind_sft_if_asked_for() -> None:
+    plan = planned("--preset", "tiny", "--site", "lab", "--rl", "--num-samples", "3", "--rl.steps", "4")
+    rl = plan.stage("rl")
+    assert (rl.script, rl.parent, rl.trains) == ("chat_rl", "sft", "rl")
+    assert plan.stage("rl_exams").parent == "rl" and rl.leaves == "rl_r/DONE"
+    config = {asked.slug: asked.config for asked in read(list(plan.words)).stages}["rl"]
+    assert (config.num_samples, config.steps) == (3, 4)
+    assert "rl" not in [stage.name for stage in planned("--preset", "tiny", "--site", "lab").stages]
+
+
+def test_what_a_stage_trains_on_is_fetched_and_looked_for() -> None:
+    """Without a word the recipe's tasks, else what the stage was given, and what the data job was told."""
+    request = read([])
+    configs = {asked.slug: asked.config for asked in request.stages}
+    assert configs["mid"].mixture == configs["data"].mid_mixture == request.preflight.mid_mixture
+    files = {asset.name for asset in needed(configs["data"])}
+    assert {"smoltalk train", "mmlu all auxiliary_train", "word list", "ARC-Easy train"} <= {
+        name.removeprefix("arc ") for name in files
+    }
+    request = read(
+        ["--mid.mixture", "gsm8k:10", "--data.sft_mixture", "arc-easy", "--sft.mixture=mine.jsonl"]
+    )
+    data = next(asked.config for asked in request.stages if asked.slug == "data")
+    assert (data.mid_mixture, data.sft_mixture) == ("gsm8k:10", "arc-easy")
+    assert (request.preflight.mid_mixture, request.preflight.sft_mixture) == ("gsm8k:10", "mine.jsonl")
+    assert read(["--preset", "tiny", "--site", "lab"]).preflight.mid_mixture == "mid.jsonl"
 
 
 def test_a_run_is_named_after_its_depth() -> None:

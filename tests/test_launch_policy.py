@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from nanochat.launch import ledger, policy
+from nanochat.launch import ledger, policy, status
 from nanochat.launch import plan as plans
-from nanochat.launch.ledger import Attempt, RunFolder
+from nanochat.launch.ledger import Attempt, RunFolder, Submitted
 from nanochat.launch.plan import Plan
 from nanochat.launch.request import read
+from nanochat.slurm import Queued
 
 A = Attempt("base.1", "base", "7", 0, ["n1"], 8, 100.0, 160.0)
 
@@ -22,6 +23,11 @@ def fault(step: int | None = None, code: int = 1) -> Attempt:
 
 def stop(step: int, last: int) -> Attempt:
     return dataclasses.replace(A, outcome="stopped", step=step, last=last)
+
+
+def again(attempt: Attempt, restart: int) -> Attempt:
+    """A start of a job that Slurm starts more than once."""
+    return dataclasses.replace(attempt, id="8", restart=restart)
 
 
 KILL = dataclasses.replace(A, outcome="killed")
@@ -39,6 +45,9 @@ KILL = dataclasses.replace(A, outcome="killed")
         ([fault(20), stop(20, 60), fault(60)], 80, ""),
         ([fault(code=2)], None, "cannot run as it is"),
         ([fault(), KILL, KILL, KILL], None, ""),  # what Slurm does is nobody's fault
+        ([again(fault(), 0), again(fault(), 1)], None, ""),  # the first start was lost with its node
+        ([fault(), again(fault(), 0), again(fault(), 1)], None, "failed twice"),
+        ([again(stop(0, 0), 0), again(stop(0, 0), 1), again(stop(0, 0), 2)], 0, ""),  # preempted
         ([stop(0, 30), stop(30, 60), stop(60, 90)], 90, ""),
         ([stop(0, 0), stop(0, 0)], 0, "no time to train"),
         ([stop(0, 0)], 0, ""),
@@ -82,6 +91,16 @@ def test_done_needs_the_word_and_the_thing(plan: Plan) -> None:
     assert refused(plan, "world") == (0, "is done already")
     (Path(plan.base_dir) / plan.stage("world").leaves).unlink()
     assert refused(plan, "world") is None
+
+
+def test_status_survives_an_end_between_two_looks(plan: Plan) -> None:
+    """The starts were read a moment before the stage ended: it is shown as running, and nothing breaks."""
+    done(plan, "world")
+    job = Submitted("world", "world", "7", 0.0)
+    running = {"7": Queued("7", "RUNNING")}
+    assert status._row(plan, plan.stage("world"), [job], [], running).state == status.RUNNING
+    attempts = RunFolder(plan.folder).attempts()
+    assert status._row(plan, plan.stage("world"), [job], attempts, running).state == status.DONE
 
 
 def test_nothing_begins_while_the_run_is_held(plan: Plan) -> None:

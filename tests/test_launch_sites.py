@@ -14,8 +14,9 @@ from pathlib import Path
 
 import pytest
 
+from nanochat import slurm
 from nanochat.common import UsageError
-from nanochat.launch import container, sbatch, sites, slurm
+from nanochat.launch import container, sbatch, sites
 from nanochat.launch import plan as plans
 from nanochat.launch.plan import Plan
 from nanochat.launch.request import read
@@ -140,6 +141,15 @@ def test_all_that_only_the_user_knows_is_asked_at_once() -> None:
         sites.load("marenostrum5", {}, {})
 
 
+def test_a_type_of_gpu_is_asked_for_where_it_is_named() -> None:
+    ask = (
+        sites.load("generic", {}, {}).gpu_request,
+        sites.load("generic", {"GPU_TYPE": "a100"}, {}).gpu_request,
+    )
+    assert ask == ("--gpus-per-node={gpus}", "--gpus-per-node={type}:{gpus}")
+    assert sites.load("leonardo", {"ACCOUNT": "p"}, {"WORK": "/w"}).gpu_request == "--gres=gpu:{gpus}"
+
+
 # ----------------------------------------------------------------------------- containers
 
 
@@ -179,8 +189,8 @@ def test_times(words: str, seconds: int | None) -> None:
      ("gpu:a100:4,nvme:1", {"a100": 4}),
      ("gpu:a100_3g.40gb:2,gpu:h100:4", {"a100_3g.40gb": 2, "h100": 4})],
 )  # fmt: skip
-def test_gpus_of_a_partition(gres: str, gpus: dict[str, int]) -> None:
-    assert slurm.Partition("p", False, None, gres, 1, True).gpus == gpus
+def test_gpus_of_a_node(gres: str, gpus: dict[str, int]) -> None:
+    assert slurm.gpus_in(gres) == gpus
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ The fast tests walk small real processes; the slow ones the real recipe `tiny`.
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import resource
 import signal
@@ -48,12 +49,23 @@ def test_a_recipe_on_the_embedded_world_examines_every_stage() -> None:
     assert {step.script for step in steps} <= {path.stem for path in (toy.ROOT / "scripts").glob("*.py")}
 
 
+def test_rl_comes_behind_sft_if_asked_for() -> None:
+    for recipe, behind in ((TINY, ["rl", "rl exams", "report"]), (Pipeline(), ["rl", "rl exams", "report"])):
+        steps = pipeline.plan(dataclasses.replace(recipe, rl=True, nproc=2))
+        assert [step.name for step in steps][-len(behind) :] == behind
+        rl = next(step for step in steps if step.name == "rl")
+        assert (rl.script, rl.stage, rl.ranks) == ("chat_rl", "rl", 2)
+
+
 def test_training_on_several_ranks_goes_through_torchrun() -> None:
     config = Pipeline(recipe="speedrun", run="d20", nproc=8, fresh=True, base_dir="/big")
     commands = {step.name: " ".join(step.command(config)[1:]) for step in pipeline.plan(config)}
     launcher = "-m torch.distributed.run --standalone --nproc_per_node=8 -m -- scripts.base_train"
     assert commands["base"] == f"{launcher} --preset speedrun --run d20 --base-dir /big --fresh"
-    assert commands["tokenizer"].startswith("-m scripts.tok_train") and "exams" not in " ".join(commands)
+    assert commands["tokenizer"].startswith("-m scripts.tok_train")
+    assert commands["sft exams"].endswith(
+        "scripts.chat_eval --preset speedrun --run d20 --base-dir /big --source sft"
+    )
 
 
 def test_the_plan_says_where_how_long_and_what() -> None:

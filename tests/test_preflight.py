@@ -130,6 +130,10 @@ def down(world: World) -> None:
     world.set(account="root", gpu_partition="gpu-preempt")
 
 
+def untyped(world: World) -> None:
+    world.program("sinfo", **{"-h": "gpu|gpu:8\n"})
+
+
 Mistake = Callable[[World], None]
 CLUSTER = [  # the reference cluster's five explained failures: files that compute nodes could not fetch
     ("GPT-2's ranks for tok_eval", lambda w: w.forget("tiktoken vocab.bpe"), "missing files", "vocab.bpe"),
@@ -165,6 +169,7 @@ MORE = [
     ("a partition that is down", down, "partition", "not up"),
     ("a QOS's own limit", lambda w: w.set(qos="low", max_hours=8.0), "max time", "QOS 'low' allows 6 hours"),
     ("more GPUs than a node has", lambda w: w.set(gpus_per_node=16), "gpu type", "a node of 'gpu' has 8"),
+    ("a type where there are none", untyped, "gpu type", "GPU_TYPE=h100"),
     ("a request that is none", lambda w: w.set(gpu_request="--gres=gpus:8"), "gpu style", "no way to ask"),
     ("a half-downloaded shard", truncated, "corrupt files", "bytes instead of"),
     ("a rotten shard", rot, "corrupt files", "another sha256"),

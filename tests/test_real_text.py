@@ -51,7 +51,8 @@ def test_every_stage_learns_from_real_text(test_data: Path, tmp_path: Path) -> N
         "mid_train", *SHORT, "--device-batch-rows", "4", "--steps", "10", "--mixture", chat, "--lr-scale", "3"
     )
     run("chat_sft", *SHORT, "--device-batch-rows", "4", "--steps", "10", "--mixture", chat, "--lr-scale", "2")
-    run("base_eval", "--eval-tokens", "8192")
+    core = ["--bundle-dir", str(test_data / "eval_bundle"), "--max-per-task", "2"]
+    run("base_eval", "--eval-tokens", "8192", *core)
     run("base_loss", "--documents", "20", "--source", "sft")
 
     for stage in ("base", "mid", "sft"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import sys
 import xml.etree.ElementTree as ElementTree
 from html.parser import HTMLParser
@@ -14,7 +15,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from nanochat import report, report_pages, report_plots, report_tables
+from nanochat import report, report_chat, report_pages, report_plots, report_tables
 from nanochat.common import UsageError, read_json, write_json
 from nanochat.metrics import MetricsLog
 from scripts.report import main
@@ -117,6 +118,33 @@ def test_the_figures_of_a_run(run: Path) -> None:
     assert stage["evals"]["exams"] == {"wall_s": 1.5}
     assert 0.2 < stage["loss"] < 1.0
     assert json.loads(json.dumps(found, allow_nan=False)) == found
+
+
+def chat(score: float, **more: Any) -> dict[str, Any]:
+    facts = {"score": score, "low": score - 0.02, "high": score + 0.02, "n": 300}
+    core = {"ChatCORE-5": {**facts, "n": 999}, "ChatCORE-6": {"missing": ["spellingbee"]}}
+    return {"exams": {"mmlu": {**facts, "chance": 0.25, "overlong": 7}, **more}, "chatcore": core}
+
+
+def test_the_chat_evaluation_stands_in_both_pages(run: Path) -> None:
+    """Stage beside stage, with intervals; a ChatCORE that lacks tasks is not shown."""
+    sampled = {"score": 0.1, "low": 0.05, "high": 0.2, "n": 50, "pass_at": {"1": 0.1, "8": 0.4}, "empty": 3}
+    write_json(run / "mid_r" / "evals" / "chat.json", chat(0.3))
+    write_json(run / "sft_r" / "evals" / "chat.json", chat(0.35, gsm8k=sampled))
+    try:
+        found = report.collect(run, "r")
+        text, page = report_pages.markdown(found), report_pages.html(found, [], None, report_chat.draw(found))
+    finally:
+        for stage in ("mid", "sft"):
+            (run / f"{stage}_r" / "evals" / "chat.json").unlink()
+    assert "| mmlu | 30.0 % (28.0 to 32.0), 7 too long | 35.0 % (33.0 to 37.0), 7 too long | 25.0 % |" in text
+    assert "| gsm8k | - | 10.0 % (5.0 to 20.0), pass@8 40.0 %, 3 empty | - | 50 |" in text
+    assert text.index("| gsm8k") < text.index("| ChatCORE-5 | 30.0 %") and "ChatCORE-6" not in text
+    assert "<h2>Chat evaluation</h2><figure>" in page and "pass@8 40.0 %" in page
+    figure = ElementTree.fromstring(page[page.index("<svg") : page.index("</svg>") + len("</svg>")])
+    words = "".join(figure.itertext())
+    assert all(word in words for word in ("mmlu", "gsm8k", "ChatCORE-5", "MID", "SFT", "guessing"))
+    assert report_chat.draw(report.collect(run, "r")) is None
 
 
 def test_curves_are_thinned_and_keep_the_end(base: Path) -> None:
@@ -251,3 +279,27 @@ def test_the_program_writes_three_files_here_and_in_the_newest(
     assert read_json(folder / "report.json")["exams"]["sft"]["sums"] == 0.95
     shown = capsys.readouterr().out
     assert shown.startswith("# Report of the run r") and str(folder / "report.html") in shown
+
+
+def test_rl_has_a_learning_curve_instead_of_a_loss(run: Path, tmp_path: Path) -> None:
+    """Rates by step, of training and of validations; other stages keep their loss."""
+    base = shutil.copytree(run, tmp_path / "base")
+    folder = make_stage(base, "rl")
+    steps = [
+        {"step": n, "time": n, "loss": -0.01, "tokens": 9 * n, "tokens_per_s": 5.0, "lr_scale": 1.0,
+         "reward": 0.5, "pass_1": n / 4, "pass_8": 0.9}
+        for n in (1, 2, 3)
+    ]  # fmt: skip
+    steps.append(
+        {"step": 3, "time": 4, "val_error": 0.2, "val_greedy": 0.8, "val_pass_1": 0.7, "val_pass_8": 1.0}
+    )
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(step) + "\n" for step in steps))
+    found = report.collect(base, "r")
+    rates = found["curves"]["rl"]["learning"]
+    assert rates["pass_1"] == [[1, 0.25], [2, 0.5], [3, 0.75]] and rates["val_greedy"] == [[3, 0.8]]
+    assert "val_error" not in rates and not found["curves"]["sft"]["learning"]
+    pytest.importorskip("matplotlib", reason="the extra `report` is not installed")
+    titles = [plot.title for plot in report_plots.draw(found)[0]]
+    assert "Learning curve, RL" in titles and "Loss, SFT" in titles and "Loss, RL" not in titles
+    svg = next(plot.svg for plot in report_plots.draw(found)[0] if plot.title == "Learning curve, RL")
+    assert "pass@8" in svg and "held out, greedy" in svg and "var(--rl)" in svg

@@ -77,14 +77,14 @@ def epoch_ends(folder: Path, world: Path, stage: str) -> list[int]:
     from nanochat.dataloader import DocumentSource, ItemSource
     from nanochat.stages import _split
     from nanochat.tokenizer import Tokenizer
-    from tasks.common import load_mixture
+    from tasks.catalogue import load_mixture
 
     tokenizer = Tokenizer.load(world / "tok")
     source: DocumentSource | ItemSource
     if stage == "base":
         source = DocumentSource(dataset.load_manifest(world / "data").split("train"), tokenizer, ChatSFT.seed)
     else:
-        items = load_mixture(world / "data", f"{stage}.jsonl")[0]
+        items = load_mixture(world, world / "data", f"{stage}.jsonl")[0]
         supervise = read_json(folder / "config.json")["supervise"]
         source = ItemSource(
             _split(items, ChatSFT.seed)[0], tokenizer, ChatSFT.seed, supervise, toy.CONTEXT + 1

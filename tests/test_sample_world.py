@@ -15,9 +15,9 @@ from typing import Any
 
 import pytest
 
+from nanochat.calculator import calculate
 from nanochat.common import read_json
 from nanochat.dataset import read_row_group, split_shards
-from nanochat.execution import calculate
 from nanochat.sample_world import write_world
 from nanochat.world_chat import MIX, conversations
 from nanochat.world_exams import ITEMS, make_exams

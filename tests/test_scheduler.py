@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from test_engine import CONTEXT, random_model, random_prompts
 
+from nanochat.calculator import calculate
 from nanochat.common import UsageError
 from nanochat.engine import Engine
-from nanochat.execution import calculate
 from nanochat.request import GREEDY, Request
 from nanochat.scheduler import Closed, Event, Handle, QueueFull, Scheduler
 from nanochat.tokenizer import Tokenizer, split_pattern

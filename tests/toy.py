@@ -11,6 +11,7 @@ training micro-batch or at the n-th filesystem event below `checkpoints/`, a slo
     nan:7:loss:1        loss, gradient or weights of rank 1 become NaN in its 7th micro-batch
     slow:0.2::1         rank 1 sleeps that long in each micro-batch
     late:4::1           rank 1 sleeps that long when it is about to exit
+    reward:5::1         the 5th reward of rank 1 raises
 
 What it is not: a replacement of anything in the package. Run: `pytest tests/test_resume.py -m slow`.
 """
@@ -36,7 +37,7 @@ from nanochat.common import launched, read_json, run_main
 from nanochat.tokenizer import Tokenizer, split_pattern
 
 ROOT = Path(__file__).resolve().parent.parent
-SCRIPTS = {"base": "base_train", "mid": "mid_train", "sft": "chat_sft"}
+SCRIPTS = {"base": "base_train", "mid": "mid_train", "sft": "chat_sft", "rl": "chat_rl"}
 ROWS, CONTEXT, BATCH_ROWS = 2, 32, 8
 LONG = bool(os.environ.get("NANOCHAT_LONG"))
 WORDS = [
@@ -72,7 +73,7 @@ def conversation(rng: random.Random) -> dict[str, Any]:
 
 
 def make_world(root: Path) -> None:
-    """`data/` (three shards, mid.jsonl, sft.jsonl) and `tok/` below `root`: about five steps an epoch."""
+    """`data/` (three shards, mid.jsonl, sft.jsonl, problems.jsonl), `tok/`: about five steps an epoch."""
     rng = random.Random(5)
     texts = [" ".join(rng.choices(WORDS, k=rng.randint(3, 12))) for _ in range(70)]
     dataset.write_shards(root / "data", texts[:50], texts[50:], shard_mb=0.001)
@@ -80,6 +81,14 @@ def make_world(root: Path) -> None:
     for name in ("mid", "sft"):
         lines = [json.dumps(conversation(rng)) for _ in range(48)]
         (root / "data" / f"{name}.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    problems = [{"messages": conversation(rng)["messages"][:1], "result": i} for i in range(20)]
+    text = "".join(json.dumps(problem) + "\n" for problem in problems)
+    (root / "data" / "problems.jsonl").write_text(text, encoding="utf-8")
+
+
+def parity(task: Any, item: dict[str, Any], reply: str, ended: bool) -> float:
+    """A reward that a model which has learned nothing gets for about every other reply."""
+    return float(len(reply) % 2)
 
 
 def options(stage: str, world: Path, base: Path, *extra: str) -> list[str]:
@@ -98,7 +107,7 @@ def options(stage: str, world: Path, base: Path, *extra: str) -> list[str]:
 def outcome(folder: Path) -> dict[str, Any]:
     """What two runs must share to be the same: hashes of the newest checkpoint, and all that was logged."""
     newest = max((folder / "checkpoints").glob("step_*"))
-    clocks = {"time", "step_s", "tokens_per_s"}
+    clocks = {"time", "step_s", "tokens_per_s", "eval_s", "sample_s"}
     log = [
         {k: v for k, v in record.items() if k not in clocks}
         for record in metrics.read(folder / "metrics.jsonl")
@@ -146,6 +155,8 @@ def _child(stage: str, argv: list[str], fault: str, log: str | None) -> None:
         output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         os.dup2(output, 1)
         os.dup2(output, 2)
+    if stage == "rl":
+        importlib.import_module("tasks.problems").Problems.reward = parity
     if fault:
         arm(fault)
     sys.argv = [stage, *argv]
@@ -164,6 +175,8 @@ def arm(fault: str) -> None:
         _arm_files(kind[4:], int(number), getattr(signal, what))
     elif kind == "late":
         atexit.register(lambda: (time.sleep(float(number)), print(f"rank {rank} has left", flush=True)))
+    elif kind == "reward":
+        _spoil_reward(int(number))
     elif kind == "slow":
         strike(None, lambda model, loss: time.sleep(float(number)))
     elif kind == "micro":
@@ -191,6 +204,17 @@ def _arm_files(step: str, number: int, what: signal.Signals) -> None:
     sys.addaudithook(hook)
 
 
+def _spoil_reward(number: int) -> None:
+    seen = 0
+
+    def reward(*args: Any) -> float:
+        nonlocal seen
+        seen += 1
+        return 1 / 0 if seen == number else parity(*args)
+
+    importlib.import_module("tasks.problems").Problems.reward = reward
+
+
 def strike(number: int | None, action: Callable[[Any, Any], Any]) -> None:
     """Call `action(model, loss)` in the `number`-th training micro-batch, or each; it may change the loss."""
     import torch
@@ -199,9 +223,9 @@ def strike(number: int | None, action: Callable[[Any, Any], Any]) -> None:
 
     original, seen = GPT.loss_sum, 0
 
-    def loss_sum(self: Any, inputs: Any, targets: Any) -> Any:
+    def loss_sum(self: Any, *batch: Any) -> Any:
         nonlocal seen
-        loss = original(self, inputs, targets)
+        loss = original(self, *batch)
         seen += torch.is_grad_enabled()
         changed = action(self, loss) if torch.is_grad_enabled() and number in (None, seen) else None
         return loss if changed is None else changed

@@ -19,10 +19,10 @@ import torch
 
 from nanochat import checkpoint_manager
 from nanochat.bench import Row, figure
+from nanochat.calculator import calculate
 from nanochat.common import base_dir
 from nanochat.config import Bench
 from nanochat.engine import Engine
-from nanochat.execution import calculate
 from nanochat.reply import Reply
 from nanochat.request import Request, Sampling
 from nanochat.sampling import draws_of, sample

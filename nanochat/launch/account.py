@@ -14,8 +14,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from nanochat import slurm
 from nanochat.launch import plan as plans
-from nanochat.launch import slurm
 from nanochat.launch.ledger import Attempt, RunFolder, gpu_hours
 
 

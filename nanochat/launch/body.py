@@ -19,10 +19,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from types import FrameType
 
-from nanochat import configurator, metrics, offline, preflight
+from nanochat import configurator, metrics, offline, preflight, slurm
 from nanochat.assets import Preflight
 from nanochat.common import EXIT_DONE, EXIT_FAULT, EXIT_STOPPED, EXIT_USAGE, read_json, run_main
-from nanochat.launch import checks, container, ledger, nodecheck, policy, rendezvous, slurm, submission
+from nanochat.launch import checks, container, ledger, nodecheck, policy, rendezvous, submission
 from nanochat.launch.ledger import Attempt, RunFolder
 from nanochat.launch.plan import Job, Plan, load
 
@@ -52,7 +52,8 @@ class Body:
         """The job's exit code."""
         checkpoint = ledger.checkpoint_step(self.trained) if self.trained else None
         mine = [s.time for s in self.run.submitted() if s.id == self.id]
-        earlier = [a for a in self.run.attempts(self.stage.name) if a.started >= min(mine, default=0.0)]
+        attempts = (a for a in self.run.attempts(self.stage.name) if a.started >= min(mine, default=0.0))
+        earlier = [a for a in attempts if a.id != self.id]  # Slurm took away what this job has done before
         refused = policy.refusal(self.plan, self.stage, earlier, checkpoint)
         if refused:
             self.say(refused.reason)
@@ -125,8 +126,9 @@ class Body:
         attempt.outcome, attempt.exit = ledger.KILLED, EXIT_STOPPED
         attempt.reason = "; ".join(f"{node}: {why}" for node, why in bad.items())
         self.run.write(attempt)
-        line = submission.keep_off(self.plan, bad)
-        self.say(f"bad node, not used again: {attempt.reason}" + (f"; type: {line}" if line else ""))
+        is_off = submission.keep_off(self.plan, bad)
+        more = "" if is_off else f"; type what `python -m scripts.launch status {self.plan.run}` says"
+        self.say(f"bad node, not used again: {attempt.reason}{more}")
         return False
 
     def command(self) -> list[str]:
@@ -177,9 +179,8 @@ class Body:
         """The environment of the stage: what the plan froze is not to be changed by a variable."""
         rest = {k: v for k, v in os.environ.items() if not k.startswith("NANOCHAT_")}
         memory = [k for k in rest if k.startswith("SLURM_MEM_PER_")]
-        if (
-            len(memory) > 1
-        ):  # one is the job's, the other was inherited from a job that submitted it; srun refuses both
+        # One is the job's, the other was inherited from the job that submitted it, and srun refuses both.
+        if len(memory) > 1:
             rest = {k: v for k, v in rest.items() if k not in memory}
         code = read_json(self.run.path / "code.json")
         rest |= {
@@ -254,13 +255,9 @@ class Body:
             attempt.outcome, attempt.exit = ledger.KILLED, EXIT_STOPPED
             attempt.reason = "ended by Slurm before it could save"
         else:
-            attempt.outcome, attempt.exit = (
-                ledger.FAULT,
-                code if code not in (0, EXIT_STOPPED) else EXIT_FAULT,
-            )
-            attempt.reason = (
-                f"it ended with 0 and left no {self.stage.leaves}" if code == 0 else f"exit {code}"
-            )
+            nothing = f"it ended with 0 and left no {self.stage.leaves}"
+            attempt.outcome, attempt.exit = ledger.FAULT, code or EXIT_FAULT
+            attempt.reason = f"exit {code}" if code else nothing
             if self.trained and "FAULT" in fresh:
                 facts = read_json(self.trained / "FAULT")
                 attempt.reason, attempt.exit = facts["reason"], facts.get("exit", attempt.exit)

@@ -11,21 +11,22 @@ import dataclasses
 import os
 import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+from nanochat import slurm
 from nanochat.assets import Preflight
 from nanochat.common import EXIT_USAGE, UsageError
 from nanochat.facts import Site as FactsSite
 from nanochat.facts import gather
-from nanochat.launch import slurm, submission
+from nanochat.launch import submission
 from nanochat.launch.ledger import RunFolder
 from nanochat.launch.plan import Plan
 from nanochat.launch.request import Asked, Request
 from nanochat.launch.sites import Site
-from nanochat.launch.slurm import Partition
 from nanochat.preflight import Finding, exit_code, judge
 from nanochat.run_folder import FREE
+from nanochat.slurm import Partition
 
 # Script -> what preflight calls its stage.
 STAGE_NAMES = {
@@ -33,6 +34,7 @@ STAGE_NAMES = {
     "base_train": "base", "base_eval": "base_eval", "mid_train": "mid", "chat_sft": "sft",
     "chat_eval": "chat_eval", "chat_rl": "rl", "report": "report",
 }  # fmt: skip
+Known = Mapping[str, Partition]
 COMMENT = re.compile(r"\s+# .*$")
 
 
@@ -52,16 +54,16 @@ def fit(asked: Request, environ: Mapping[str, str] = os.environ) -> Request:
     return dataclasses.replace(asked, site=site)
 
 
-def _with_gpus(site: Site, found: Sequence[Partition]) -> Partition:
+def _with_gpus(site: Site, found: Known) -> Partition:
     """The partition with the wanted GPUs; UsageError if there is none, or more than one."""
     wanted = f"{site.gpus_per_node} {site.gpu_type or 'GPU'}s a node"
-    fitting = list({p.name: p for p in found if p.is_up and _offers(p, site)}.values())
+    fitting = [p for p in found.values() if p.is_up and _offers(p, site)]
     if len(fitting) == 1:
         return fitting[0]
     if not fitting:
         raise UsageError(
             f"no partition has {wanted}; set GPU_PARTITION, GPU_TYPE or GPUS_PER_NODE. There are:"
-            f"{_listed(found)}"
+            f"{_listed(found.values())}"
         )
     raise UsageError(
         f"several partitions have {wanted}; choose one with GPU_PARTITION=...:{_listed(fitting)}"
@@ -69,68 +71,84 @@ def _with_gpus(site: Site, found: Sequence[Partition]) -> Partition:
 
 
 def _offers(partition: Partition, site: Site) -> bool:
+    """Whether its nodes have the GPUs; a cluster that names no types may have the wanted one."""
     gpus = partition.gpus
-    if site.gpu_type:
-        return gpus.get(site.gpu_type, 0) >= site.gpus_per_node
-    return max(gpus.values(), default=0) >= site.gpus_per_node
+    untyped = gpus.get("", 0)
+    most = gpus.get(site.gpu_type, untyped) if site.gpu_type else max(gpus.values(), default=0)
+    return most >= site.gpus_per_node
 
 
-def _listed(found: Sequence[Partition]) -> str:
-    return "".join(f"\n  {p.name}: {p.nodes} nodes, {p.gres.replace('(null)', 'no GPUs')}" for p in found)
+def _listed(found: Iterable[Partition]) -> str:
+    return "".join(f"\n  {partition}" for partition in found)
 
 
-def _named(names: str, found: Sequence[Partition]) -> list[Partition]:
+def _named(names: str, found: Known) -> list[Partition]:
     """The partitions of a key (several are separated by commas), or Slurm's default."""
-    wanted = names.split(",") if names else [p.name for p in found if p.is_default]
-    return [p for p in found if p.name in wanted]
+    wanted = names.split(",") if names else [p.name for p in found.values() if p.is_default]
+    return [found[name] for name in wanted if name in found]
 
 
-def _limit_hours(names: str, found: Sequence[Partition]) -> float:
+def _limit_hours(names: str, found: Known) -> float:
     limits = [p.minutes / 60 for p in _named(names, found) if p.minutes is not None]
     return min(limits, default=float("inf"))
 
 
-def _missing(site: Site, found: Sequence[Partition]) -> list[str]:
-    there = {p.name for p in found}
+def _missing(site: Site, found: Known) -> list[str]:
     wanted = {"GPU_PARTITION": site.gpu_partition, "CPU_PARTITION": site.cpu_partition}
     return [
-        f"{key}={value}: there is no partition {name!r}; there are:{_listed(found)}"
+        f"{key}={value}: there is no partition {name!r}; there are:{_listed(found.values())}"
         for key, value in wanted.items()
         for name in filter(None, value.split(","))
-        if name not in there
+        if name not in found
     ]
 
 
-def _too_small(site: Site, found: Sequence[Partition]) -> list[str]:
-    """A GPU partition without the GPUs. One that sinfo shows none in at all may count them in another way."""
+def _too_small(site: Site, found: Known) -> list[str]:
+    """A GPU partition without the GPUs."""
     partitions = _named(site.gpu_partition, found)
     if not partitions or any(_offers(p, site) for p in partitions):
         return []
-    fitting = [p for p in found if _offers(p, site)]
+    fitting = [p for p in found.values() if _offers(p, site)]
     others = (
         f"; these have:{_listed(fitting)}" if fitting else "; no partition has: set GPU_TYPE, GPUS_PER_NODE"
     )
     what = f"{site.gpus_per_node} {site.gpu_type or 'GPU'}s a node"
-    return [f"GPU_PARTITION={site.gpu_partition} has no {what} ({partitions[0].gres}){others}"]
+    return [f"GPU_PARTITION={site.gpu_partition} has no {what} ({partitions[0]}){others}"]
 
 
 # ----------------------------------------------------------------------------- preflight
 
 
-def look(site: Site, root: Path, config: Preflight, in_job: bool) -> list[Finding]:
-    """What preflight finds: all mistakes in one pass, before a submission or at a job's start."""
-    if site.container != "none" and site.image.startswith("/"):
+def look(
+    site: Site,
+    root: Path,
+    config: Preflight,
+    in_job: bool | None = None,
+    fetches_here: bool = False,
+) -> list[Finding]:
+    """What preflight finds: all mistakes in one pass, before a submission or at a job's start.
+
+    `in_job` None: whether Slurm's variables say so. `fetches_here`: this node fetches what is lacking.
+    """
+    if config.image is None and site.container != "none" and site.image.startswith("/"):
         config = dataclasses.replace(config, image=site.image)
-    return judge(gather(root, FactsSite.of(site), config, in_job=in_job))
+    facts = gather(
+        root, FactsSite.of(site), config, in_job=in_job, fetches_here=fetches_here, verify=config.verify
+    )
+    return judge(facts)
 
 
-def refuse_mistakes(asked: Request) -> None:
-    """Before a submission, from a login node or in the first job: what is the user's to mend is refused."""
+def refuse_mistakes(asked: Request, stages: Sequence[str] = (), fetches_here: bool = False) -> None:
+    """Before a submission, refuse what is the user's to mend.
+
+    `stages`: preflight's names; none: the recipe's. `fetches_here`: this is the first job, on whose node the
+    data will be fetched, and not a login node.
+    """
     scripts = {one.step.script for one in asked.stages}
-    stages = [name for script, name in STAGE_NAMES.items() if script in scripts]
+    stages = stages or [name for script, name in STAGE_NAMES.items() if script in scripts]
     config = dataclasses.replace(asked.preflight, stages=",".join(stages))
-    found = look(asked.site, asked.root, config, in_job=False)
-    lines = [f"{finding.check}: {finding.text}\n    remedy: {finding.remedy}" for finding in found]
+    found = look(asked.site, asked.root, config, in_job=False, fetches_here=fetches_here)
+    lines = [str(finding) for finding in found]
     if exit_code(found) == EXIT_USAGE:
         raise UsageError("nothing was submitted:\n" + "\n".join(lines))
     if lines:

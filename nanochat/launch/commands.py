@@ -16,8 +16,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from nanochat import slurm
 from nanochat.common import EXIT_DONE, EXIT_FAULT, UsageError, atomic_path, base_dir
-from nanochat.launch import account, checks, request, sbatch, sites, slurm, submission
+from nanochat.launch import account, checks, request, sbatch, sites, submission
 from nanochat.launch import detect as detection
 from nanochat.launch import doctor as doctors
 from nanochat.launch import plan as plans
@@ -36,8 +37,11 @@ def plan(argv: list[str]) -> int:
     built, _ = plans.build(asked, "0")
     if asked.launch.texts:
         print("\n".join(sbatch.text(built, job) for job in built.jobs))
-    else:
-        print(plans.mermaid(built) if asked.launch.mermaid else plans.describe(built))
+        return EXIT_DONE
+    if not asked.launch.mermaid:
+        print(plans.describe(built))
+    if asked.launch.mermaid or asked.launch.dry_run:
+        print(plans.mermaid(built))
     return EXIT_DONE
 
 
@@ -65,7 +69,7 @@ def entry(argv: list[str]) -> int:
     if asked.launch.dry_run:
         return EXIT_DONE
     if not _is_first(built, job):
-        checks.refuse_mistakes(asked)
+        checks.refuse_mistakes(asked, fetches_here=True)
     built = _prepared(asked, built, fitted, first=job)
     folder = RunFolder(built.folder)
     submission.link_log(folder, built, job)
@@ -141,21 +145,19 @@ def _submit(built: Plan, first: str = "") -> None:
 def _place(argv: Sequence[str]) -> tuple[Path, list[str]]:
     """The folder of all runs, and the words that name one and say what to do."""
     keys, words = sites.split(argv)
-    root = None
-    if "--base-dir" in words:
-        at = words.index("--base-dir")
-        root = words[at + 1] if at + 1 < len(words) else None
-        words = words[:at] + words[at + 2 :]
-    site = sites.load(None, keys)
-    return base_dir(root or site.base_dir or None) / "runs", words
+    root, words = request.take(words, "base-dir")
+    site, words = request.take(words, "site")
+    return base_dir(root or sites.load(site, keys).base_dir or None) / "runs", words
 
 
-def _load(argv: Sequence[str]) -> tuple[Plan, list[str]]:
-    """The plan of the run that the first word names, and the words behind it."""
+def _load(argv: Sequence[str], more: int = 0) -> tuple[Plan, list[str]]:
+    """The plan of the run that the first word names, and the words behind it, at most `more`."""
     place, words = _place(argv)
     if not words:
         there = ", ".join(sorted(p.parent.name for p in place.glob("*/plan.json"))) or "none"
         raise UsageError(f"which run? runs in {place}: {there}")
+    if len(words) > 1 + more:
+        raise UsageError(f"unexpected word {words[1 + more]!r}; options here are --site and --base-dir")
     return plans.load(place / words[0]), words[1:]
 
 
@@ -196,10 +198,12 @@ def cancel(argv: list[str]) -> int:
 
 def resume(argv: list[str]) -> int:
     """Submit again what is neither done nor queued; with further words, under a plan that they change."""
-    keys, _ = sites.split(argv)
-    found, words = _load(argv)
-    if keys or words:
-        more = [*(f"{name}={value}" for name, value in keys.items()), *words]
+    keys, words = sites.split(argv)
+    site, _ = request.take(words, "site")
+    found, words = _load(argv, more=len(argv))
+    if keys or words or site:
+        more = [*(["--site", site] if site else []), *(f"{name}={value}" for name, value in keys.items())]
+        more += words
         known = ["--preset", found.recipe] + (
             ["--site", found.site.name] if found.site.name in sites.names() else []
         )
@@ -215,7 +219,7 @@ def resume(argv: list[str]) -> int:
 
 def logs(argv: list[str]) -> int:
     """Print the end of the newest log of the run, of a stage, or of a job."""
-    found, words = _load(argv)
+    found, words = _load(argv, more=1)
     wanted = words[0].split(".")[0] if words else "*"
     files = sorted(RunFolder(found.folder).logs.glob(f"{wanted}.*.out"), key=lambda p: p.stat().st_mtime)
     if not files:
@@ -241,7 +245,7 @@ def doctor(argv: list[str]) -> int:
 
 def attach(argv: list[str]) -> int:
     """A shell on the first node of a running job, beside it."""
-    found, words = _load(argv)
+    found, words = _load(argv, more=1)
     running = [s for s, q in submission.live_jobs(found) if q.state == "RUNNING"]
     chosen = [s for s in running if not words or words[0] in (s.stage, s.job, s.id)]
     if not chosen:
@@ -251,7 +255,7 @@ def attach(argv: list[str]) -> int:
     os.execvpe(shell[0], shell, slurm.environment())
 
 
-def detect(argv: list[str]) -> int:
+def _detect(argv: list[str]) -> int:
     """Print a site file for this cluster, or write it as `env/sites/NAME.env`."""
     text = detection.detect()
     if not argv:
@@ -278,7 +282,9 @@ def sweep(argv: list[str]) -> int:
 
 
 def site(argv: list[str]) -> int:
-    """The values of a site, with what each key means."""
+    """The values of a site, with what each key means; `detect`: a file for the one that we are on."""
+    if argv[:1] == ["detect"]:
+        return _detect(argv[1:])
     keys, words = sites.split(argv)
     found = sites.load(words[0] if words else None, keys)
     for name, field in sites.KEYS.items():

@@ -13,7 +13,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from nanochat.launch import ledger, policy, slurm, submission
+from nanochat import slurm
+from nanochat.launch import ledger, policy, submission
 from nanochat.launch.ledger import RunFolder
 from nanochat.launch.plan import Plan
 

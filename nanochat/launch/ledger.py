@@ -4,14 +4,15 @@ came to).
 What it is: files in `runs/RUN/`, each written by one process and whole, so that jobs on different nodes need
 no lock. An attempt is one start of one job, `base.2-1234-0.json`: job, restart, nodes, the step it began at,
 when it was last seen alive, how it ended. GPU-hours and steps done twice follow from them, also where Slurm
-keeps no accounts. What it is not: Slurm's own view (`queue.py`). Look at it: `python -m scripts.launch cost
-RUN`.
+keeps no accounts. What it is not: Slurm's own view (`nanochat/slurm.py`). Look at it: `python -m
+scripts.launch cost RUN`.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -123,6 +124,14 @@ class RunFolder:
 
     def release(self) -> None:
         (self.path / HOLD).unlink(missing_ok=True)
+
+
+def started_again(attempt: Attempt, attempts: Iterable[Attempt]) -> bool:
+    """Whether Slurm has started its job once more: then what ended it was Slurm's doing, whatever it says.
+
+    When a node dies, its ranks' peers fail first, and that start may have written down a fault.
+    """
+    return any(other.id == attempt.id and other.restart > attempt.restart for other in attempts)
 
 
 def checkpoint_step(folder: Path) -> int | None:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from nanochat.common import UsageError, run_main
-from nanochat.launch import stagein
+from nanochat.launch import rendezvous, stagein
 
 FAREWELL_S = 10.0
 
@@ -59,13 +59,12 @@ def run_together(options: argparse.Namespace, environ: Mapping[str, str] = os.en
             time.sleep(0.1)
 
 
-def check_gpus(wanted: int, environ: Mapping[str, str] = os.environ) -> None:
-    """What was allocated must be what can be seen: Slurm does not always say when it is not."""
+def lack_of_gpus(wanted: int, environ: Mapping[str, str] = os.environ) -> str:
+    """What was allocated must be what can be seen, and Slurm does not always say when it is not; "" if so."""
     seen = environ.get("CUDA_VISIBLE_DEVICES", environ.get("ROCR_VISIBLE_DEVICES"))
-    if wanted and seen is not None and len(seen.split(",")) < wanted:
-        raise UsageError(
-            f"{environ.get('SLURMD_NODENAME', 'this node')}: {wanted} GPUs asked for, it shows {seen!r}"
-        )
+    if seen is None or len(list(filter(None, seen.split(",")))) >= wanted:
+        return ""
+    return f"{wanted} GPUs asked for, {seen!r} visible"
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
@@ -74,7 +73,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--ranks", type=int, default=1)
     parser.add_argument("--gpus", type=int, default=0)
     parser.add_argument("--address", default="127.0.0.1")
-    parser.add_argument("--port", type=int, default=29_500)
+    parser.add_argument("--port", type=int, default=0, help="0: a free one; several nodes need to agree")
     parser.add_argument("--data", default="", help="folder to copy to the node's own disk")
     parser.add_argument("--scratch", default="")
     parser.add_argument("program", nargs="+")
@@ -83,10 +82,12 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
 
 def main(argv: list[str]) -> None:
     options = parse(argv)
-    check_gpus(options.gpus)
+    if lack := lack_of_gpus(options.gpus):
+        raise UsageError(f"{os.environ.get('SLURMD_NODENAME', 'this node')}: {lack}")
     if options.data:
         options.program += ["--data-dir", str(stagein.stage_in(Path(options.data), options.scratch))]
     sys.stdout.flush()
+    options.port = options.port or rendezvous.port(os.environ.get("SLURM_JOB_ID", ""))
     if options.nodes * options.ranks == 1:
         _become("-m", *options.program)
     for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):

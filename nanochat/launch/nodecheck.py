@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from nanochat.common import EXIT_DONE, EXIT_FAULT, read_json, run_main, write_json
+from nanochat.launch import node
 
 LIMIT_S = 120.0  # a node that has said nothing by then is bad
 MEETING_S = 60
@@ -53,9 +54,8 @@ def _result(path: Path) -> dict[str, Any] | None:
 
 def look(options: argparse.Namespace, environ: Mapping[str, str] = os.environ) -> Iterator[str]:
     """What is wrong with this node, apart from its network."""
-    seen = environ.get("CUDA_VISIBLE_DEVICES") or environ.get("ROCR_VISIBLE_DEVICES")
-    if options.gpus and seen is not None and len(seen.split(",")) < options.gpus:
-        yield f"{options.gpus} GPUs asked for, {seen!r} visible"
+    if lack := node.lack_of_gpus(options.gpus, environ):
+        yield lack
     if options.device == "cuda":
         yield from _gpus(options.gpus)
     for place in (options.out, os.path.expandvars(options.scratch)):
@@ -124,9 +124,9 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--port", type=int, default=29_500)
     parser.add_argument("--now", type=float, default=time.time())
     options = parser.parse_args(argv)
-    node = os.environ.get("SLURMD_NODENAME", socket.gethostname())
-    facts: dict[str, Any] = {"node": node, "host": socket.gethostname(), "problems": list(look(options))}
-    answer = Path(options.out) / f"{node}.json"
+    name = os.environ.get("SLURMD_NODENAME", socket.gethostname())
+    facts: dict[str, Any] = {"node": name, "host": socket.gethostname(), "problems": list(look(options))}
+    answer = Path(options.out) / f"{name}.json"
     if options.nodes > 1:
         write_json(answer, facts)  # before what may hang
         try:
@@ -136,7 +136,7 @@ def main(argv: list[str]) -> int:
     write_json(answer, facts)
     words = "; ".join(facts["problems"]) or facts.get("network") or "ok"
     speed = f", {facts['gb_per_s']:.2f} GB/s over {facts['interface']}" if "gb_per_s" in facts else ""
-    print(f"node {node}: {words}{speed}", flush=True)
+    print(f"node {name}: {words}{speed}", flush=True)
     return EXIT_FAULT if facts["problems"] or "network" in facts else EXIT_DONE
 
 

@@ -32,7 +32,7 @@ KINDS: dict[str, Kind] = {
     "chat_eval": "exam", "report": "report",
 }  # fmt: skip
 HOURS = {"data": 4.0, "cpu": 1.0, "exam": 1.0, "report": 0.25}  # of what is not training
-SHARE_OF_BASE = 0.15  # a finetuning stage whose length only its data says
+SHARE_OF_BASE = 0.15  # a finetuning stage whose length only its data (or its replies) say
 MAX_SEGMENTS = 40
 ROUND_MINUTES = 15
 RUN_NAME = re.compile(r"\w[\w.-]{0,60}", re.ASCII)
@@ -45,9 +45,7 @@ class Stage:
     name: str
     script: str
     kind: Kind
-    parent: (
-        str  # the stage that must be done; "" for the first, and for the report, which waits for all to end
-    )
+    parent: str  # that must be done; "" for the first, and for the report, which waits for all to end
     trains: str  # `base`, `mid`, ...: its run folder is TRAINS_RUN; "" if it trains nothing
     leaves: str  # what it must leave, below the base folder
     data: str = ""  # what it reads, below the base folder
@@ -253,6 +251,8 @@ class _Length:
         batch = config.total_batch_tokens or self.batch
         if asked.step.script == "base_train":
             tokens = float(self.base_tokens)
+        elif asked.step.script == "chat_rl":
+            tokens = SHARE_OF_BASE * self.base_tokens
         elif config.steps or config.tokens:
             tokens = batch * config.steps if config.steps else config.tokens
         else:
@@ -261,6 +261,8 @@ class _Length:
 
     def shared(self, asked: Asked) -> Asked:
         """The stage with as many rows a pass as let every rank take whole passes of a step."""
+        if asked.step.script == "chat_rl":  # its ranks share problems, any number of them
+            return asked
         config, context = asked.config, self.config.context
         batch, rows = config.total_batch_tokens or self.batch, config.device_batch_rows
         legal = [r for r in range(rows, 0, -1) if batch % (r * context * self.ranks) == 0]
@@ -304,7 +306,7 @@ def load(folder: Path) -> Plan:
 def needs(stage: Stage) -> str:
     """`2 nodes x 8 GPUs`, `8 CPUs`."""
     if not stage.gpus:
-        return f"{stage.cpus} CPUs"
+        return f"{stage.cpus} CPU{'s' * (stage.cpus > 1)}"
     nodes = f"{stage.nodes} nodes x " if stage.nodes > 1 else ""
     return f"{nodes}{stage.gpus} GPU{'s' * (stage.gpus > 1)}"
 

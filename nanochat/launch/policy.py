@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from nanochat.common import EXIT_DONE, EXIT_FAULT, EXIT_STOPPED, EXIT_USAGE
-from nanochat.launch.ledger import DONE, FAULT, STOPPED, Attempt, RunFolder
+from nanochat.launch.ledger import DONE, FAULT, STOPPED, Attempt, RunFolder, started_again
 from nanochat.launch.plan import Plan, Stage
 
 
@@ -46,8 +46,9 @@ def hopeless(attempts: Sequence[Attempt], checkpoint: int | None) -> str:
     """Why another attempt would end as the last one; "" if it may not.
 
     A fault of the options is never tried again, another fault once; a second one without a new checkpoint in
-    between is final, and so is a second stop without a step.
+    between is final, and so is a second stop without a step. A start that Slurm took away does not count.
     """
+    attempts = [a for a in attempts if not started_again(a, attempts)]
     faults = [a for a in attempts if a.outcome == FAULT]
     if faults and faults[-1].exit == EXIT_USAGE:
         return f"it cannot run as it is: {faults[-1].reason}"

@@ -13,7 +13,7 @@ import contextlib
 import socket
 from collections.abc import Iterator
 
-from nanochat.launch import slurm
+from nanochat import slurm
 
 FIRST_PORT, PORTS = 20_000, 20_000
 

@@ -11,25 +11,26 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import os
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from nanochat import configurator, pipeline
-from nanochat.assets import DownloadData, Preflight
+from nanochat.assets import DownloadData, Preflight, Wanted
 from nanochat.common import UsageError, base_dir
 from nanochat.config import (
-    BaseEval,
     BaseTrain,
     ChatEval,
     ChatSFT,
+    Finetune,
     MidTrain,
     Pipeline,
     Rooted,
     SampleWorld,
 )
 from nanochat.config_data import TokEval, TokTrain
+from nanochat.config_eval import BaseEval
+from nanochat.config_rl import ChatRL
 from nanochat.launch import sites
 from nanochat.launch.sites import Site
 from nanochat.options import opt
@@ -38,10 +39,10 @@ from nanochat.pipeline import Step
 CLASSES: dict[str, type] = {
     "download_data": DownloadData, "sample_world": SampleWorld, "tok_train": TokTrain,
     "tok_eval": TokEval, "base_train": BaseTrain, "mid_train": MidTrain, "chat_sft": ChatSFT,
-    "base_eval": BaseEval, "chat_eval": ChatEval, "report": Rooted,
+    "chat_rl": ChatRL, "base_eval": BaseEval, "chat_eval": ChatEval, "report": Rooted,
 }  # fmt: skip
 PLACES = ("run", "base_dir", "fresh", "dry_run")  # the launcher's: the same for all stages
-OF_PIPELINE = ("control_items", "world_seed", "embedded_world")
+OF_PIPELINE = ("control_items", "world_seed", "embedded_world", "rl")
 OF_PREFLIGHT = ("stages", "site", "verify", "json", "image")  # which are not the data's, too
 
 
@@ -55,9 +56,9 @@ class Launch(Rooted):
     until: str | None = opt(None, "last stage of the recipe to run; the report comes behind it")
     fresh: bool = opt(False, "start again: what an earlier run of that name left is moved aside")
     new_code: bool = opt(False, "go on with the clone's code as it is now, not with the run's copy")
-    dry_run: bool = opt(False, "print the plan and exit")
+    dry_run: bool = opt(False, "print the plan and exit; with plan: as a table and as a graph")
     texts: bool = opt(False, "with plan: print the batch script of every job")
-    mermaid: bool = opt(False, "with plan: print the jobs as a Mermaid graph")
+    mermaid: bool = opt(False, "with plan: print the jobs as a Mermaid graph, without the table")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,9 +112,12 @@ def read(argv: Sequence[str], more: Sequence[str] = ()) -> Request:
     """
     keys, words = sites.split(argv)
     later, rest = sites.split(more)
-    preset, words = _take_preset(words, "speedrun")
+    preset, words = take(words, "preset")
+    preset = preset or os.environ.get("NANOCHAT_PRESET") or "speedrun"
     recipe = configurator.parse(Pipeline, ["--preset", preset], prog="launch", about=None)
-    names = {slug(step.name): CLASSES[step.script] for step in pipeline.plan(recipe)}
+    with_rl = any(word.lstrip("-").partition("=")[0] == "rl" for word in words)
+    widest = dataclasses.replace(recipe, rl=recipe.rl or with_rl)
+    names = {slug(step.name): CLASSES[step.script] for step in pipeline.plan(widest)}
     parts = {"launch": Launch, "pipeline": Pipeline, "preflight": Preflight, **names}
     before, after = _route(words, parts), _route(rest, parts)
     routed = {
@@ -140,7 +144,15 @@ def read(argv: Sequence[str], more: Sequence[str] = ()) -> Request:
     looked: Preflight = configurator.parse(
         Preflight, [*rooted, *routed["preflight"]], prog="preflight", about=None
     )
+    mixtures = {f"{s.step.stage}_mixture": s.config.mixture for s in stages if isinstance(s.config, Finetune)}
+    stages = tuple(s.changed(**_unset(s.config, mixtures)) for s in stages)
+    looked = dataclasses.replace(looked, **_unset(looked, mixtures))
     return Request(launch, preset, site, run, root, stages, looked, (*argv, *more))
+
+
+def _unset(config: Any, mixtures: Mapping[str, Any]) -> dict[str, Any]:
+    """What a stage trains on is what the data job fetches and preflight looks for, unless they were told."""
+    return {k: v for k, v in mixtures.items() if isinstance(config, Wanted) and getattr(config, k) is None}
 
 
 def _place(path: str) -> Path:
@@ -150,15 +162,19 @@ def _place(path: str) -> Path:
     return base_dir(path or None)
 
 
-def _take_preset(words: Sequence[str], default: str) -> tuple[str, list[str]]:
-    """The value of `--preset`, and the other words; the last one counts, so that a file may give one."""
-    preset, rest = os.environ.get("NANOCHAT_PRESET", default), list(words)
-    while rest.count("--preset") and rest.index("--preset") + 1 < len(rest):
-        at = rest.index("--preset")
-        preset = rest[at + 1]
-        del rest[at : at + 2]
-    given = [word for word in rest if re.match(r"(--)?preset=", word)]
-    return (given[-1].partition("=")[2] if given else preset), [word for word in rest if word not in given]
+def take(words: Sequence[str], name: str) -> tuple[str | None, list[str]]:
+    """The value of the option `name`, and the other words. The last counts, so that a file may give one."""
+    value, rest, queue = None, [], list(words)
+    while queue:
+        word = queue.pop(0)
+        key, equals, text = word.partition("=")
+        if key.removeprefix("--").replace("_", "-") != name or not (equals or word.startswith("--")):
+            rest.append(word)
+        elif equals:
+            value = text
+        else:
+            value = _value_of(word, name, queue, is_switch=False)
+    return value, rest
 
 
 def _ask(step: Step, rooted: list[str], words: list[str], site: Site) -> Asked:

@@ -28,6 +28,8 @@ Container = Literal["none", "apptainer", "pyxis", "environment"]
 ASK = "?"  # in a site file: nobody can know this value for the user
 TRUE, FALSE = ("1", "yes", "true", "on"), ("0", "no", "false", "off")
 
+ANY_TYPE, ONE_TYPE = "--gpus-per-node={gpus}", "--gpus-per-node={type}:{gpus}"
+
 NAME = r"[\w.@+-]*"  # one word of Slurm's
 NAMES = r"[\w.@+,-]*"
 WORDS = r"[\w.@+,=:/%&|()\[\]* -]*"
@@ -49,7 +51,9 @@ class Site:
     cpu_partition: str = key("", "partition of the CPU jobs; empty: that of the first job, or Slurm's", NAMES)
     gpu_partition: str = key("", "partition of the GPU jobs; empty: the one in sinfo that has them", NAMES)
     gpu_type: str = key("", "GPU as Slurm names it (h100); empty: any, and estimates are for an A100", NAME)
-    gpu_request: str = key("--gpus-per-node={gpus}", "how a node's GPUs are asked for", r"--[\w:={}-]+")
+    gpu_request: str = key(
+        ANY_TYPE, "how a node's GPUs are asked for, with {type} and {gpus}", r"--[\w:={}-]+"
+    )
     gpus_per_node: int = key(8, "GPUs of a node")
     nodes: int = key(1, "nodes of a training job")
     ranks_per_node: int = key(0, "training processes of a node; 0: one a GPU")
@@ -124,6 +128,7 @@ def load(name: str | None, overrides: Mapping[str, str], environ: Mapping[str, s
             else:
                 values[word] = _convert(word, text, origin, environ)
     _refuse_asked(path.stem, values)
+    values.setdefault("GPU_REQUEST", ONE_TYPE if values.get("GPU_TYPE") else ANY_TYPE)
     return Site(**{k.lower(): v for k, v in values.items()}, exports=exports, name=path.stem)
 
 

@@ -12,12 +12,13 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from nanochat import slurm
 from nanochat.common import read_json
-from nanochat.launch import ledger, policy, slurm
+from nanochat.launch import ledger, policy, submission
 from nanochat.launch.ledger import Attempt, RunFolder, Submitted
 from nanochat.launch.plan import Plan, Stage
-from nanochat.launch.slurm import Queued
 from nanochat.metrics import format_seconds
+from nanochat.slurm import Queued
 
 # Why Slurm lets a job wait, in words. What is not here is said as Slurm says it.
 WAITING = {
@@ -46,6 +47,7 @@ ENDED = {
     "FAILED": "failed",
     "COMPLETED": "ended",
 }
+REQUEUED = ("PENDING", "REQUEUED", "REQUEUE_HOLD")  # of a job that had begun: Slurm starts it again
 # The first word of a row, for people and for scripts.
 DONE, RUNNING, WAITS, STOPPED, FAILED, CANCELLED, LOST, NOT_SUBMITTED = (
     "done", "running", "waiting", "stopped", "failed", "cancelled", "lost", "not submitted",
@@ -83,14 +85,15 @@ def _row(
     attempts: Sequence[Attempt],
     known: Mapping[str, Queued],
 ) -> Row:
-    if policy.finished(plan, stage):
-        last = next(a for a in reversed(attempts) if a.outcome == ledger.DONE)
+    done = [a for a in attempts if a.outcome == ledger.DONE]
+    if done and policy.finished(plan, stage):  # the marker comes a moment before the job's own record
+        last = done[-1]
         used = sum(a.seconds for a in attempts)
         starts = f" in {len(attempts)} starts" if len(attempts) > 1 else ""
         step = f", {last.last} steps" if last.last else ""
         return Row(stage.name, last.job, last.id, DONE, f"{format_seconds(used)}{starts}{step}")
     live = [(s, known[s.id]) for s in jobs if s.id in known and known[s.id].is_live]
-    running = [(s, q) for s, q in live if q.state not in ("PENDING", "REQUEUED", "REQUEUE_HOLD")]
+    running = [(s, q) for s, q in live if q.state not in REQUEUED]
     history = _history(plan, stage, attempts, known)
     if running:
         job, queued = running[0]
@@ -133,30 +136,24 @@ def _history(plan: Plan, stage: Stage, attempts: Sequence[Attempt], known: Mappi
     if not over:
         return ""
     last = over[-1]
+    state = known[last.id].state if last.id in known else ""
     at = f" at step {last.last}" if last.last is not None else ""
+    where = at or _at_checkpoint(plan, stage)
+    if ledger.started_again(last, attempts) or state in REQUEUED:
+        return f"{last.job} was preempted or lost its node, and Slurm starts it again{where}"
     if last.outcome == ledger.FAULT:
         return f"{last.job} failed{at}: {last.reason}"
-    state = known[last.id].state if last.id in known else ""
-    if state in ("CANCELLED", "TIMEOUT", "PREEMPTED", "NODE_FAIL", "OUT_OF_MEMORY") and _is_last(
-        last, attempts
-    ):
-        return f"{last.job} {ENDED[state]}{at or _at_checkpoint(plan, stage)}"
+    if state in ("CANCELLED", "TIMEOUT", "PREEMPTED", "NODE_FAIL", "OUT_OF_MEMORY"):
+        return f"{last.job} {ENDED[state]}{where}"
     if last.outcome == ledger.STOPPED and not last.reason:
         return f"{last.job} stopped cleanly{at}"
-    where = at or _at_checkpoint(plan, stage)
-    if not _is_last(last, attempts) or state in ("PENDING", "RUNNING"):
-        return f"{last.job} was preempted or lost its node, and Slurm starts it again{where}"
     return f"{last.job} {last.reason or ENDED.get(state, 'ended without a word')}{where}"
 
 
 def _runs(attempt: Attempt, attempts: Sequence[Attempt], known: Mapping[str, Queued]) -> bool:
     queued = known.get(attempt.id)
-    return bool(queued and queued.state in ("RUNNING", "COMPLETING") and _is_last(attempt, attempts))
-
-
-def _is_last(attempt: Attempt, attempts: Sequence[Attempt]) -> bool:
-    """Whether its job was not started again."""
-    return all(a.restart <= attempt.restart for a in attempts if a.id == attempt.id)
+    is_up = queued is not None and queued.state in ("RUNNING", "COMPLETING")
+    return is_up and not ledger.started_again(attempt, attempts)
 
 
 def _at_checkpoint(plan: Plan, stage: Stage) -> str:
@@ -209,7 +206,8 @@ def describe(plan: Plan) -> str:
         for row in found
     ]
     run = RunFolder(plan.folder)
-    held = ["held: no job begins before resume"] if run.held() else []
+    notes = ["held: no job begins before resume"] if run.held() else []
+    notes += [f"bad nodes may still be used; type: {line}"] if (line := submission.to_type(plan)) else []
     used = ledger.gpu_hours(run.attempts())
     head = f"run {plan.run} in {plan.folder}, {used:.2f} GPU-hours so far, {time.strftime('%H:%M:%S')}"
-    return "\n".join([head, *held, *lines])
+    return "\n".join([head, *notes, *lines])

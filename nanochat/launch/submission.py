@@ -15,16 +15,16 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from nanochat import configurator
+from nanochat import configurator, slurm
 from nanochat.assets import Preflight
 from nanochat.common import UsageError, atomic_path, git_state, write_json
 from nanochat.launch import plan as plans
-from nanochat.launch import policy, sbatch, slurm
+from nanochat.launch import policy, sbatch
 from nanochat.launch.ledger import RunFolder, Submitted
 from nanochat.launch.plan import Job, Plan, Stage
 from nanochat.launch.request import Asked
 from nanochat.launch.sites import ROOT
-from nanochat.launch.slurm import Queued
+from nanochat.slurm import Queued
 
 PACKAGES = ("nanochat", "scripts", "tasks")  # what a job runs; copied where git does not say more
 Live = Mapping[str, Queued]
@@ -146,32 +146,43 @@ def submit_missing(plan: Plan) -> list[Submitted]:
         queued = max((job.segment for job in stage.jobs if job.name in ids), default=0)
         for job in stage.jobs[queued:]:
             after = dependency(plan, job, ids)
-            taken = slurm.submit(str(run.texts / f"{job.name}.sbatch"), after, excluded(plan, job))
+            taken = slurm.submit(
+                str(run.texts / f"{job.name}.sbatch"), after, excluded(plan) if stage.gpus else ""
+            )
             ids[job.name] = taken
             new.append(Submitted(job.name, stage.name, taken, now, after))
             run.add_job(new[-1])
     return new
 
 
-def excluded(plan: Plan, job: Job) -> str:
-    """The nodes that a job must not use, beyond those that the site names (its text has them); "" if none."""
-    bad = RunFolder(plan.folder).bad_nodes() if job.stage.gpus else {}
-    return ",".join([*filter(None, plan.site.exclude.split(",")), *bad]) if bad else ""
+def excluded(plan: Plan) -> str:
+    """The nodes that no GPU job may use, where a check has found bad ones; else "": a text has its site's."""
+    bad = RunFolder(plan.folder).bad_nodes()
+    return ",".join([*filter(None, [plan.site.exclude]), *bad]) if bad else ""
 
 
-def keep_off(plan: Plan, bad: dict[str, str]) -> str:
-    """No job of the run uses these nodes from now on; returns what to type where jobs may not say so."""
+def keep_off(plan: Plan, bad: dict[str, str]) -> bool:
+    """No job of the run uses these nodes any more. False where jobs may not say so: then `to_type` does."""
     RunFolder(plan.folder).add_bad_nodes(bad)
-    gpus = {stage.name for stage in plan.stages if stage.gpus}
-    jobs = [s for s, q in live_jobs(plan) if q.state == "PENDING" and s.stage in gpus]
-    if not jobs:
-        return ""
-    nodes = excluded(plan, plan.stage(jobs[0].stage).jobs[0])
     try:
-        slurm.exclude([job.id for job in jobs], nodes)
+        slurm.exclude(_exposed(plan), excluded(plan))
     except slurm.SlurmError:
-        return f"scontrol update JobId={','.join(job.id for job in jobs)} ExcNodeList={nodes}"
-    return ""
+        return False
+    return True
+
+
+def to_type(plan: Plan) -> str:
+    """The command that keeps the run's waiting jobs off its bad nodes; "" if they are."""
+    ids = _exposed(plan)
+    return f"scontrol update JobId={','.join(ids)} ExcNodeList={excluded(plan)}" if ids else ""
+
+
+def _exposed(plan: Plan) -> list[str]:
+    """The waiting jobs that Slurm may still give a bad node."""
+    bad = RunFolder(plan.folder).bad_nodes().keys()
+    gpus = {stage.name for stage in plan.stages if stage.gpus}
+    waiting = [(s, q) for s, q in live_jobs(plan) if q.state == "PENDING" and s.stage in gpus] if bad else []
+    return [s.id for s, q in waiting if not bad <= set(slurm.hostnames(q.excluded))]
 
 
 def _adopt(plan: Plan, run: RunFolder, queue: Live) -> None:

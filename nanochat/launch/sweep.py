@@ -21,13 +21,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from nanochat import metrics
+from nanochat import metrics, slurm
 from nanochat.common import EXIT_DONE, EXIT_STOPPED, UsageError, atomic_path, read_json, write_json
-from nanochat.launch import checks, request, sbatch, slurm, submission
+from nanochat.launch import checks, request, sbatch, submission
 from nanochat.launch import plan as plans
 from nanochat.launch.ledger import RunFolder, last_step
 from nanochat.launch.plan import Plan
 from nanochat.launch.request import Request
+from nanochat.launch.sites import Site
 
 SIGNAL_S = 90  # submitit's signal comes so long before the limit, without a margin
 MAX_TRIALS = 1000
@@ -101,11 +102,10 @@ class Trial:
         return DelayedSubmission(Trial(self.command, self.code, self.folder))
 
 
-def executor(plan: Plan, folder: Path, minutes: int, gpus: int = 1) -> Any:
+def executor(site: Site, name: str, folder: Path, minutes: int, gpus: int = 1) -> Any:
     """submitit's executor with a site's flags: for arrays, and for functions of your own."""
     import submitit
 
-    site = plan.site
     request_words = shlex.split(f"{site.gpu_request.format(type=site.gpu_type, gpus=gpus)} {site.gpu_extra}")
     flags = [word.removeprefix("--").partition("=") for word in [*request_words, *shlex.split(site.extra)]]
     made = submitit.AutoExecutor(folder=folder, cluster="slurm", slurm_max_num_timeout=REQUEUES)
@@ -114,9 +114,9 @@ def executor(plan: Plan, folder: Path, minutes: int, gpus: int = 1) -> Any:
         "slurm_mem": site.gpu_memory, "slurm_exclude": site.exclude,
     }  # fmt: skip
     made.update_parameters(
-        name=plan.run, timeout_min=minutes, nodes=1, tasks_per_node=1, cpus_per_task=site.cpus_per_gpu * gpus,
+        name=name, timeout_min=minutes, nodes=1, tasks_per_node=1, cpus_per_task=site.cpus_per_gpu * gpus,
         slurm_signal_delay_s=site.stop_margin_s or SIGNAL_S,
-        slurm_setup=[*sbatch.setup(site), f"cd {shlex.quote(str(plan.folder / 'code'))}"],
+        slurm_setup=sbatch.setup(site),
         slurm_additional_parameters={name: value or True for name, _, value in flags},
         **{name: value for name, value in optional.items() if value},
     )  # fmt: skip
@@ -137,6 +137,7 @@ def submit(words: Sequence[str], parallel: int = 0) -> Path:
         if [trial["words"] for trial in read_json(run.path / "sweep.json")["trials"]] == asked:
             return run.path  # this very sweep: Slurm has started the job again
         raise UsageError(f"{run.path} holds another sweep; choose another --run")
+    checks.refuse_mistakes(trials[0], ("base",))
     first, _ = plans.build(trials[0], "0")
     first = dataclasses.replace(first, run=name)
     run.configs.mkdir(parents=True, exist_ok=True)
@@ -152,7 +153,7 @@ def submit(words: Sequence[str], parallel: int = 0) -> Path:
         records.append({"run": one.run, "words": list(one.words)})
     for name in os.environ.keys() - slurm.environment().keys():  # of the job that we may be in
         del os.environ[name]
-    made = executor(first, run.path / "submitit", stage.minutes, stage.gpus)
+    made = executor(first.site, run.path.name, run.path / "submitit", stage.minutes, stage.gpus)
     made.update_parameters(slurm_array_parallelism=parallel or len(carried))
     jobs = made.submit_array(carried)
     write_json(run.path / "sweep.json", {
@@ -163,17 +164,9 @@ def submit(words: Sequence[str], parallel: int = 0) -> Path:
 
 
 def _trial(plan: Plan, name: str, ranks: int, config: Path, run: RunFolder) -> Trial:
-    node = [
-        sys.executable,
-        "-m",
-        "nanochat.launch.node",
-        f"--ranks={ranks}",
-        f"--port={29_500 + os.getpid() % 9_000}",
-    ]
-    return Trial(
-        [*node, "--", "scripts.base_train", "--config", str(config)], str(run.code),
-        str(Path(plan.base_dir) / f"base_{name}"),
-    )  # fmt: skip
+    node = [sys.executable, "-m", "nanochat.launch.node", f"--ranks={ranks}"]
+    script = ["--", "scripts.base_train", "--config", str(config)]
+    return Trial([*node, *script], str(run.code), str(Path(plan.base_dir) / f"base_{name}"))
 
 
 def describe(folder: Path) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -9,19 +10,34 @@ from pathlib import Path
 
 import pytest
 from drive import User
-from lab import Lab
+from lab import ACCOUNTED, Lab, Spec, missing
 
 
-@pytest.fixture(scope="session")
-def lab() -> Iterator[Lab]:
+@contextlib.contextmanager
+def running(spec: Spec) -> Iterator[Lab]:
     folder = Path(tempfile.mkdtemp(prefix="nanochat-lab-"))  # short: it holds sockets
     folder.chmod(0o755)  # munge wants its socket to be reachable by all
-    cluster = Lab(folder)
+    cluster = Lab(folder, spec)
     try:
         yield cluster.start()
     finally:
         cluster.stop()
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def lab() -> Iterator[Lab]:
+    with running(Spec()) as cluster:
+        yield cluster
+
+
+@pytest.fixture(scope="session")
+def lab_with_accounts() -> Iterator[Lab]:
+    """Its accounts and QOS are enforced; the test that takes it says what else it is (`reshape`)."""
+    if missing(accounting=True):
+        pytest.skip("no slurmdbd, no MariaDB: as root, python tests/slurm/lab.py install")
+    with running(ACCOUNTED) as cluster:
+        yield cluster
 
 
 @pytest.fixture

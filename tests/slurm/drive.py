@@ -20,7 +20,7 @@ from nanochat.common import read_json
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 HOOKS = Path(__file__).resolve().parent / "hooks"
-LIMIT_S = 420
+LIMIT_S = 600
 
 
 class User:
@@ -36,8 +36,8 @@ class User:
     def do(self, *command: str, fails: bool = False, **variables: str) -> str:
         """What a command prints; an assertion that it does not fail (or does)."""
         done = subprocess.run(
-            command, cwd=self.folder, env=self.env | variables, capture_output=True, text=True, timeout=120,
-            check=False,
+            command, cwd=self.folder, env=self.env | variables, capture_output=True, text=True, check=False,
+            timeout=LIMIT_S,
         )  # fmt: skip
         assert (done.returncode != 0) == fails, f"{command}: {done.returncode}\n{done.stdout}\n{done.stderr}"
         return done.stdout + done.stderr
@@ -57,7 +57,7 @@ class User:
 
     def cancel_all(self) -> None:
         self.do("scancel", "-u", getpass.getuser())
-        self.wait("an empty queue", lambda: not self.queue(), 60)
+        self.wait("an empty queue", lambda: not self.queue())
 
     # ------------------------------------------------------------------ looking
 

@@ -32,7 +32,8 @@ import accounting
 
 TOOLS = {"slurmctld": "slurmctld", "slurmd": "slurmd", "sbatch": "slurm-client", "munged": "munge"}
 ACCOUNTING_TOOLS = {
-    "slurmdbd": "slurmdbd", "mariadbd": "mariadb-server", "mariadb-install-db": "mariadb-server",
+    "slurmdbd": "slurmdbd slurm-wlm-mysql-plugin", "mariadbd": "mariadb-server",
+    "mariadb-install-db": "mariadb-server",
 }  # fmt: skip
 SYSTEM_PATH = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
 NO_SERVICES = Path("/usr/sbin/policy-rc.d")  # what it answers with 101, apt-get does not start
@@ -48,7 +49,9 @@ class Spec:
     gpu_type: str = "h100"
     cpu_partition: str = "cpu"
     gpu_partition: str = "gpu"
-    features: str = ""
+    cpu_features: str = ""
+    gpu_features: str = ""
+    preemptible: bool = True  # a partition of that name with the same nodes, whose jobs give way
     accounts: tuple[str, ...] = ("proj",)
     qos: tuple[str, ...] = ()
     max_time: str = "12:00:00"
@@ -63,27 +66,32 @@ class Spec:
         return [f"gpu{i + 1}" for i in range(self.gpu_nodes)]
 
 
+ACCOUNTED = Spec(accounting=True, qos=("long", "short"))
+
+
 def missing(accounting: bool = False) -> dict[str, str]:
-    """Programs that are not installed -> the Debian package that has them."""
+    """Programs that are not installed -> the Debian packages that have them."""
     wanted = TOOLS | (ACCOUNTING_TOOLS if accounting else {})
-    return {tool: package for tool, package in wanted.items() if not shutil.which(tool, path=SYSTEM_PATH)}
+    return {tool: packages for tool, packages in wanted.items() if not shutil.which(tool, path=SYSTEM_PATH)}
 
 
-def install(accounting: bool = False) -> None:
-    """apt-get what is missing, with no service started by it. Needs root."""
-    packages = sorted(set(missing(accounting).values()))
+def install() -> None:
+    """apt-get what is missing, with no service started by it; it speaks only if it fails. Needs root."""
+    packages = sorted({name for names in missing(accounting=True).values() for name in names.split()})
     if not packages:
         return
-    if accounting:
-        packages.append("slurm-wlm-mysql-plugin")
     ours = not NO_SERVICES.exists()
     if ours:
         NO_SERVICES.write_text("#!/bin/sh\nexit 101\n")
         NO_SERVICES.chmod(0o755)
     try:
-        subprocess.run(["apt-get", "update", "-qq"], check=True)
-        command = ["apt-get", "install", "-y", "-qq", "--no-install-recommends", *packages]
-        subprocess.run(command, check=True, env={**os.environ, "DEBIAN_FRONTEND": "noninteractive"})
+        for words in (["update"], ["install", "-y", "--no-install-recommends", *packages]):
+            done = subprocess.run(
+                ["apt-get", "-qq", *words], env={**os.environ, "DEBIAN_FRONTEND": "noninteractive"},
+                stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False,
+            )  # fmt: skip
+            if done.returncode:
+                sys.exit(f"apt-get {' '.join(words)}: exit {done.returncode}\n{done.stdout}")
     finally:
         if ours:
             NO_SERVICES.unlink()
@@ -122,24 +130,36 @@ class Lab:
 
     def start(self) -> Lab:
         """Bring everything up and wait until each node is idle. What fails half-way is taken down again."""
-        for name in ("etc", "log", "run", "state", "dev", "munge", "spool"):
+        for name in ("etc", "log", "run", "dev", "munge", "spool"):
             (self.folder / name).mkdir(parents=True, exist_ok=True)
-        (self.folder / "spec.json").write_text(
-            json.dumps({**dataclasses.asdict(self.spec), "port": self.port})
-        )
         self._write_configuration()
         try:
             self._start_munge()
             if self.spec.accounting:
                 accounting.start(self)
-            self.spawn("slurmctld", "slurmctld", "-D", "-f", str(self.conf))
-            self.wait_for("slurmctld", lambda: "UP" in self.run("scontrol", "ping", timeout_s=3))
-            for node in self.spec.nodes:
-                self.start_node(node)
-            self.wait_for("idle nodes", self._all_idle)
+            self._start_slurm()
         except BaseException:
             self.stop()
             raise
+        return self
+
+    def _start_slurm(self) -> None:
+        (self.folder / "state").mkdir(exist_ok=True)
+        self.spawn("slurmctld", "slurmctld", "-D", "-f", str(self.conf))
+        self.wait_for("slurmctld", lambda: "UP" in self.run("scontrol", "ping", timeout_s=3))
+        for node in self.spec.nodes:
+            self.start_node(node)
+        self.wait_for("idle nodes", self._all_idle)
+
+    def reshape(self, spec: Spec) -> Lab:
+        """Make it another cluster with the same accounting, which takes much longer to start than Slurm."""
+        if spec != self.spec:
+            assert spec.accounting == self.spec.accounting
+            self._end_slurm()
+            shutil.rmtree(self.folder / "state")
+            self.spec = spec
+            self._write_configuration()
+            self._start_slurm()
         return self
 
     def stop(self) -> None:
@@ -147,10 +167,13 @@ class Lab:
         with contextlib.suppress(Exception):
             self.run("scancel", "-u", getpass.getuser(), timeout_s=5)
             self.wait_for("empty queue", lambda: not self.run("squeue", "-h", timeout_s=3).strip(), 5)
+        self._end_slurm()
+        self._end(["slurmdbd", "mariadbd", "munged"])
+
+    def _end_slurm(self) -> None:
         self._end([f"slurmd-{node}" for node in self.spec.nodes] + ["slurmctld"])
         for pid in [*self._job_processes(), *self._step_daemons("")]:
             _kill(pid)
-        self._end(["slurmdbd", "mariadbd", "munged"])
 
     def start_node(self, node: str) -> None:
         self.spawn(f"slurmd-{node}", "slurmd", "-D", "-N", node, "-f", str(self.conf))
@@ -184,7 +207,7 @@ class Lab:
         self._pid_file(name).write_text(str(child.pid))
         self._children = [*getattr(self, "_children", []), child]  # so that they can be reaped
 
-    def wait_for(self, what: str, is_there: Callable[[], bool], limit_s: float = 40) -> None:
+    def wait_for(self, what: str, is_there: Callable[[], bool], limit_s: float = 180) -> None:
         until = time.monotonic() + limit_s
         while time.monotonic() < until:
             with contextlib.suppress(subprocess.SubprocessError):
@@ -241,6 +264,8 @@ class Lab:
 
     def _write_configuration(self) -> None:
         devices, spec = self.folder / "dev", self.spec
+        stored = {**dataclasses.asdict(spec), "port": self.port}
+        (self.folder / "spec.json").write_text(json.dumps(stored))
         for index in range(spec.gpus):
             link = devices / f"nvidia{index}"
             link.unlink(missing_ok=True)
@@ -288,7 +313,8 @@ class Lab:
         for port, node in enumerate(spec.nodes, self.port + 10):
             (self.folder / "spool" / node).mkdir(exist_ok=True)
             gres = f"Gres=gpu:{spec.gpu_type}:{spec.gpus}" if node.startswith("gpu") else ""
-            feature = f"Feature={spec.features}" if spec.features else ""
+            features = spec.gpu_features if node.startswith("gpu") else spec.cpu_features
+            feature = f"Feature={features}" if features else ""
             where = f"NodeName={node} NodeHostname={self.host} NodeAddr=127.0.0.1 Port={port}"
             lines.append(f"{where} CPUs=256 RealMemory=1000000 {gres} {feature} State=UNKNOWN")
         return lines
@@ -300,8 +326,9 @@ class Lab:
         partitions = {
             spec.cpu_partition: f"Nodes={cpu or gpu} Default=YES PriorityTier=10 PreemptMode=OFF",
             spec.gpu_partition: f"Nodes={gpu} PriorityTier=10 PreemptMode=OFF",
-            "preemptible": f"Nodes={gpu} PriorityTier=1 PreemptMode=REQUEUE GraceTime=0",
         }
+        if spec.preemptible:
+            partitions["preemptible"] = f"Nodes={gpu} PriorityTier=1 PreemptMode=REQUEUE GraceTime=0"
         return [f"PartitionName={name} {facts} {usual}" for name, facts in partitions.items()]
 
 
@@ -340,7 +367,7 @@ def _kill(pid: int | None, number: signal.Signals = signal.SIGKILL) -> None:
 def main(words: list[str]) -> int:
     usage = f"usage: {__doc__}"
     if words[:1] == ["install"]:
-        install("--accounting" in words)
+        install()
         return 0
     commands = {"start", "stop", "env", "kill-node", "start-node"}
     if len(words) < 2 or words[0] not in commands:

@@ -2,7 +2,7 @@
 run.
 
 And, by the ledger, no fault makes more steps done twice than lie between two saves; `status` says in words
-what is going on at each point.
+what is going on at each point. Those marked slow are only in the long form.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import pytest
 from drive import HOOKS, User
 from lab import Lab
 
-pytestmark = [pytest.mark.slurm, pytest.mark.slow]
+pytestmark = pytest.mark.slurm
 STEPS, EVERY = 120, 20  # steps of pretraining, and between two saves
 SHAPE = ("--until", "base", "--base.steps", str(STEPS), "--base.save-every-steps", str(EVERY))
 
@@ -50,11 +50,12 @@ def begin(
 
 def ends_as_undisturbed(user: User, run: str, faults: int) -> None:
     user.wait_empty(run)
-    print(user.launch("status", run), user.launch("cost", run))
     assert user.status(run)["base"][0] == "done", user.log(run, "base")
     assert user.weights(run) == user.weights("calm")
     attempts = user.attempts(run, "base")
     repeated = [max(0, (a["reached"] or 0) - (a["step"] or 0)) for a in attempts]
+    starts = f"{len(attempts)} starts, exits {[a['exit'] for a in attempts]}"
+    print(f"\n{run}: {starts}, {sum(repeated)} steps done twice, bit-equal; {user.status(run)['base'][1]}")
     assert sum(repeated) <= faults * EVERY, repeated
     assert user.status(run)["report"][0] == "done"
 
@@ -62,6 +63,7 @@ def ends_as_undisturbed(user: User, run: str, faults: int) -> None:
 # ----------------------------------------------------------------------------- walltime
 
 
+@pytest.mark.slow
 def test_a_chain_of_segments_stops_before_the_limit_and_goes_on(user: User) -> None:
     begin(user, "clock", "--segments", "12", slow_s=0.9, minutes="1")
     user.wait("second segment", lambda: len(user.attempts("clock", "base")) > 1)
@@ -80,6 +82,7 @@ def test_a_chain_of_segments_stops_before_the_limit_and_goes_on(user: User) -> N
     assert "is done already" not in user.log("clock", "base")
 
 
+@pytest.mark.slow
 def test_a_segment_that_slurm_ends_is_gone_on_with_from_its_last_save(user: User) -> None:
     begin(user, "noclock", "--segments", "12", "STOP_MARGIN_S=0", slow_s=0.9, minutes="1")
     user.wait("second segment", lambda: len(user.attempts("noclock", "base")) > 1)
@@ -99,25 +102,27 @@ def test_preemption(user: User) -> None:
     script.write_text("#!/bin/bash\nsleep 8\n")
     whole = ("-p", "gpu", "-N2", "--exclusive", "--gres=gpu:h100:4", "-o", "/dev/null", str(script))
     user.do("sbatch", *whole)
-    user.wait("preemption", lambda: user.status("preempt")["base"][0] == "waiting", 30)
+    user.wait("preemption", lambda: user.status("preempt")["base"][0] == "waiting")
     assert "preempted" in user.status("preempt")["base"][1]
     ends_as_undisturbed(user, "preempt", faults=1)
     attempts = user.attempts("preempt", "base")
     assert [(a["job"], a["restart"]) for a in attempts] == [("base.1", 0), ("base.1", 1)]
 
 
+@pytest.mark.slow
 def test_a_node_that_dies(user: User, lab: Lab) -> None:
     begin(user, "node")
     user.wait_steps("node", EVERY + 10)
     lab.kill_node("gpu2")
     try:
-        user.wait("a waiting job", lambda: user.status("node")["base"][0] == "waiting", 90)
+        user.wait("a waiting job", lambda: user.status("node")["base"][0] == "waiting")
         assert "lost its node" in user.status("node")["base"][1]
     finally:
         lab.start_node("gpu2")
     ends_as_undisturbed(user, "node", faults=1)
 
 
+@pytest.mark.slow
 def test_a_cancelled_run_is_resumed(user: User) -> None:
     begin(user, "cancel")
     user.wait_steps("cancel", EVERY + 10)
@@ -128,6 +133,7 @@ def test_a_cancelled_run_is_resumed(user: User) -> None:
     ends_as_undisturbed(user, "cancel", faults=1)
 
 
+@pytest.mark.slow
 def test_a_bare_scancel_of_a_segment_starts_the_next_and_that_of_the_launcher_does_not(user: User) -> None:
     begin(user, "bare")
     user.wait_steps("bare", 10)
@@ -141,6 +147,7 @@ def test_a_bare_scancel_of_a_segment_starts_the_next_and_that_of_the_launcher_do
 # ----------------------------------------------------------------------------- the user, and what breaks
 
 
+@pytest.mark.slow
 def test_stop_ends_cleanly_and_nothing_begins_before_resume(user: User) -> None:
     begin(user, "stop")
     user.wait_steps("stop", EVERY + 10)
@@ -153,6 +160,7 @@ def test_stop_ends_cleanly_and_nothing_begins_before_resume(user: User) -> None:
     ends_as_undisturbed(user, "stop", faults=0)
 
 
+@pytest.mark.slow
 def test_a_stop_file_ends_the_segment_and_the_next_goes_on(user: User) -> None:
     begin(user, "file")
     user.wait_steps("file", EVERY + 10)
@@ -170,6 +178,7 @@ def test_a_rank_that_is_killed(user: User) -> None:
     ends_as_undisturbed(user, "rank", faults=1)
 
 
+@pytest.mark.slow
 def test_a_bug_does_not_burn_every_segment(user: User) -> None:
     """A NaN at the same step each time: tried twice, then the rest of the run is taken away and reported."""
     begin(user, "bug", "--segments", "6", slow_s=0.0, fault=f"nan:{EVERY - 10}:loss:0")

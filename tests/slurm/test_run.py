@@ -11,13 +11,12 @@ from drive import User
 pytestmark = pytest.mark.slurm
 
 
-@pytest.mark.slow
 def test_one_command_from_the_data_to_the_report(user: User) -> None:
     started = time.monotonic()
     # what a shell inside another job would pass on
     inherited = {"SBATCH_PARTITION": "cpu", "SLURM_MEM_PER_NODE": "77", "SBATCH_TIMELIMIT": "30"}
     first = user.sbatch("--run", "exp1", **inherited)
-    user.wait("the other jobs", lambda: len(user.queue()) >= 12, 60)
+    user.wait("the other jobs", lambda: len(user.queue()) >= 12)
     assert user.status("exp1")["sft_exams"] == ("waiting", "waiting for sft")
     user.wait_empty("exp1")
     print(user.launch("status", "exp1"))

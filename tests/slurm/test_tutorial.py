@@ -10,9 +10,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from drive import ROOT, User
+from drive import LIMIT_S, ROOT, User
 
-pytestmark = [pytest.mark.slurm, pytest.mark.slow]
+pytestmark = pytest.mark.slurm
 BLOCK = re.compile(r"^```bash\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
@@ -41,14 +41,18 @@ def test_first_job(user: User) -> None:
         if "scripts.launch cost" in line:  # "when status says done everywhere"
             user.wait_empty("first")
         done = subprocess.run(
-            ["bash", "-c", line], cwd=clone, env=env, capture_output=True, text=True, check=False, timeout=120
+            ["bash", "-c", line],
+            cwd=clone,
+            env=env,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=LIMIT_S,
         )
         assert done.returncode == 0 and done.stdout, f"{line}\n{done.stdout}\n{done.stderr}"
         if "sbatch" in line:
-            user.wait("the other jobs", lambda: len(user.queue()) > 8, 60)
+            user.wait("the other jobs", lambda: len(user.queue()) > 8)
         elif "scripts.launch logs" in line or "launch stop" in line:
-            user.wait(
-                "a job to end", lambda: "running" not in str(user.status("first")) or not user.queue(), 120
-            )
+            user.wait("a job to end", lambda: "running" not in str(user.status("first")) or not user.queue())
     assert {state for state, _ in user.status("first").values()} == {"done"}
     assert sorted(os.listdir(Path(env["HOME"]) / "nanochat" / "runs" / "first" / "report"))

@@ -1,14 +1,14 @@
 """What Slurm's commands say, as Python values: one place for their formats.
 
-What it is: sbatch, squeue, scontrol, scancel, sinfo, sacct, called with argument lists and a clean
-environment (no inherited SBATCH_* or SLURM_* variable may change a job). What it is not: decisions. Run:
-`pytest -m slurm`.
+What it is: sbatch, squeue, scontrol, scancel, sinfo, sacct, sacctmgr, called with argument lists and a clean
+environment (no inherited SBATCH_* or SLURM_* variable may change a job). What it is not: decisions. No torch.
+Run: `pytest -m slurm`.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-import getpass
 import itertools
 import os
 import re
@@ -18,6 +18,7 @@ import time
 from collections.abc import Iterable, Mapping
 
 from nanochat.common import UsageError
+from nanochat.room import user
 
 TIMEOUT_S = 60
 # Variables of a job or of the plan that a new job must not inherit; SLURM_CONF says which cluster it is.
@@ -43,6 +44,7 @@ class Queued:
     start: str = ""
     left_s: int | None = None
     nodes: str = ""
+    excluded: str = ""
     comment: str = ""
 
     @property
@@ -52,18 +54,19 @@ class Queued:
 
 @dataclasses.dataclass(frozen=True)
 class Partition:
+    """`gpus`: type -> most of them on a node; the type is "" where the cluster names none."""
+
     name: str
     is_default: bool
-    minutes: int | None  # None: no limit
-    gres: str
-    nodes: int
     is_up: bool
+    nodes: int
+    minutes: float | None  # None: no limit
+    gpus: dict[str, int]
+    accounts: frozenset[str] | None  # that may use it; None: all
 
-    @property
-    def gpus(self) -> dict[str, int]:
-        """GPU type -> number on a node, from `gpu:h100:8(S:0-1)`; the type may be empty."""
-        found = re.findall(r"gpu(?::([A-Za-z][\w.-]*))?:(\d+)", self.gres)
-        return {kind: int(number) for kind, number in found}
+    def __str__(self) -> str:
+        gpus = ", ".join(f"{number} {kind or 'GPU'}s a node" for kind, number in self.gpus.items())
+        return f"{self.name}: {self.nodes} nodes, {gpus or 'no GPUs'}"
 
 
 # ----------------------------------------------------------------------------- calling
@@ -124,12 +127,12 @@ def cancel(ids: Iterable[str]) -> None:
 
 def queue() -> dict[str, Queued]:
     """The user's jobs that the controller still knows, ended ones included."""
-    form = "%i|%T|%r|%S|%L|%N|%k"
-    lines = call("squeue", "-h", "-u", getpass.getuser(), "-t", "all", "-o", form).splitlines()
-    found = (line.split("|", 6) for line in lines if line.count("|") >= 6)
+    form = "%i|%T|%r|%S|%L|%N|%x|%k"
+    lines = call("squeue", "-h", "-u", user(), "-t", "all", "-o", form).splitlines()
+    found = (line.split("|", 7) for line in lines if line.count("|") >= 7)
     return {
-        job: Queued(job, state, reason, "" if start == "N/A" else start, seconds(left), nodes, comment)
-        for job, state, reason, start, left, nodes, comment in found
+        job: Queued(job, state, reason, "" if start == "N/A" else start, seconds(left), nodes, out, comment)
+        for job, state, reason, start, left, nodes, out, comment in found
     }
 
 
@@ -208,11 +211,61 @@ def log_of(job: str) -> str:
     return match[1] if match else ""
 
 
-def partitions() -> list[Partition]:
-    found = []
-    for line in call("sinfo", "-h", "-o", "%P|%l|%G|%D|%a").splitlines():
-        name, limit, gres, nodes, up = line.split("|")
-        known = seconds(limit)
-        minutes = None if known is None else known // 60
-        found.append(Partition(name.rstrip("*"), name.endswith("*"), minutes, gres, int(nodes), up == "up"))
+# ----------------------------------------------------------------------------- the cluster
+
+
+def partitions(timeout_s: float = TIMEOUT_S) -> dict[str, Partition]:
+    """The partitions by name, the user may use them or not."""
+    gpus: dict[str, dict[str, int]] = {}
+    for line in call("sinfo", "-h", "-o", "%R|%G", timeout_s=timeout_s).splitlines():
+        whose, _, gres = line.partition("|")
+        of = gpus.setdefault(whose, {})
+        for kind, number in gpus_in(gres).items():
+            of[kind] = max(of.get(kind, 0), number)
+    found = {}
+    for line in call("scontrol", "show", "partition", "-o", timeout_s=timeout_s).splitlines():
+        known = dict(re.findall(r"(\w+)=(\S*)", line))
+        if name := known.get("PartitionName"):
+            limit, accounts = seconds(known.get("MaxTime", "")), known.get("AllowAccounts", "ALL")
+            found[name] = Partition(
+                name, known.get("Default") == "YES", known.get("State", "UP") == "UP",
+                int(known.get("TotalNodes", 0)), None if limit is None else limit / 60, gpus.get(name, {}),
+                None if accounts in ("ALL", "", "(null)") else frozenset(accounts.split(",")),
+            )  # fmt: skip
     return found
+
+
+def gpus_in(gres: str) -> dict[str, int]:
+    """`gpu:h100:8(S:0-1),nvme:1` -> {"h100": 8}."""
+    found = re.findall(r"gpu(?::([A-Za-z][\w.-]*))?:(\d+)", gres)
+    return {kind: int(number) for kind, number in found}
+
+
+def associations(timeout_s: float = TIMEOUT_S) -> dict[str, frozenset[str]]:
+    """The user's accounts, and the QOS of each."""
+    words = ("show", "assoc", "where", f"user={user()}", "format=account,qos")
+    found: dict[str, frozenset[str]] = {}
+    for line in call("sacctmgr", "-nP", *words, timeout_s=timeout_s).splitlines():
+        account, _, qos = line.partition("|")
+        found[account] = found.get(account, frozenset()) | frozenset(filter(None, qos.split(",")))
+    return found
+
+
+def qos_minutes(timeout_s: float = TIMEOUT_S) -> dict[str, float | None]:
+    """The longest time limit of each QOS; None: no limit."""
+    lines = call("sacctmgr", "-nP", "show", "qos", "format=name,maxwall", timeout_s=timeout_s).splitlines()
+    limits = {name: seconds(wall) for name, _, wall in (line.partition("|") for line in lines)}
+    return {name: None if limit is None else limit / 60 for name, limit in limits.items()}
+
+
+def settings(timeout_s: float = TIMEOUT_S) -> dict[str, str]:
+    """`scontrol show config`; `skew_s` is by how much the controller's clock differs from this node's."""
+    text = call("scontrol", "show", "config", timeout_s=timeout_s)
+    now = time.time()
+    lines = (line.partition("=") for line in text.splitlines())
+    known = {key.strip(): value.strip() for key, _, value in lines}
+    with contextlib.suppress(ValueError):
+        stamp = re.search(r"as of (\S+)", text)
+        then = time.strptime(stamp[1] if stamp else "", "%Y-%m-%dT%H:%M:%S")
+        known["skew_s"] = f"{abs(time.mktime(then) - now):.0f}"
+    return known
