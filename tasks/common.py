@@ -14,6 +14,7 @@ import copy
 import hashlib
 import itertools
 import json
+from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Any, Literal, TypeVar, overload
 
@@ -42,9 +43,9 @@ class Task(Sequence[Item]):
         self.name, self.fingerprint = name, fingerprint
         self.indices = range(size)
 
+    @abstractmethod
     def item(self, index: int) -> Item:
         """Item `index` of the whole task."""
-        raise NotImplementedError
 
     def check(self, item: Item, reply: str) -> bool:
         """Whether this reply to `item` is right; special tokens stand in it by name."""

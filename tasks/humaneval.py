@@ -66,18 +66,6 @@ def program(item: Item, reply: str) -> str:
 # ----------------------------------------------------------------------------- the task
 
 
-def to_item(row: dict[str, Any]) -> Item:
-    """A row as a question. ValueError if it is not a HumanEval row."""
-    for name in COLUMNS:
-        if not isinstance(row[name], str) or not row[name].strip():
-            raise ValueError(f"`{name}` is empty")
-    if not defines(row["prompt"], row["entry_point"]):
-        raise ValueError(f"the prompt does not define {row['entry_point']!r}")
-    known = {name: row[name] for name in ("task_id", "prompt", "test", "entry_point")}
-    messages = [{"role": "user", "content": row["prompt"]}]
-    return {**known, "messages": messages, "answer": row["canonical_solution"]}
-
-
 class HumanEval(RowTask):
     """Whether a reply's function passes. A sandbox that is not there is found out at once.
 

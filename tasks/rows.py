@@ -9,6 +9,7 @@ Run: `pytest tests/test_hub_tasks.py`.
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -52,8 +53,9 @@ class RowTask(Task):
         self.rows = Rows(root, folder, split, columns)
         super().__init__(name, len(self.rows), self.rows.fingerprint)
 
+    @abstractmethod
     def convert(self, row: dict[str, Any]) -> Item:
-        raise NotImplementedError
+        """The item of a row; ValueError if it is none."""
 
     def item(self, index: int) -> Item:
         row = self.rows[index]

@@ -14,11 +14,14 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
+
+if TYPE_CHECKING:
+    from nanochat.tokenizer import Tokenizer
 
 REQUIRED = {name.strip() for name in os.environ.get("NANOCHAT_REQUIRE", "").split(",") if name.strip()}
 
@@ -114,6 +117,25 @@ def base(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder.mkdir()
     monkeypatch.setenv("NANOCHAT_BASE_DIR", str(folder))
     return folder
+
+
+@pytest.fixture(scope="session")
+def tokenizer() -> Tokenizer:
+    """One id a byte, and the special tokens."""
+    from nanochat.tokenizer import Tokenizer, split_pattern
+
+    return Tokenizer([bytes([i]) for i in range(256)], split_pattern())
+
+
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """torch on one thread, whatever a test before has set."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="session")

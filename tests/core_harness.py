@@ -11,7 +11,6 @@ the context alone), the item is counted with the reason. Run, nothing is fetched
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import sys
@@ -25,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import torch
 import yaml
-from core_twin import ALONE
+from core_twin import ALONE, arguments
 
 from nanochat import checkpoint_manager, export_hf
 from nanochat.core_bundle import open_bundle
@@ -174,14 +173,7 @@ def run(
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--bundle", type=Path, required=True)
-    parser.add_argument("--base-dir", type=Path, required=True)
-    parser.add_argument("--run", default="classic")
-    parser.add_argument("--rows", type=int)
-    parser.add_argument("--tasks", default=",".join(TASKS))
-    parser.add_argument("--threads", type=int)
-    options = parser.parse_args()
+    options = arguments(__doc__, "classic", ",".join(TASKS)).parse_args()
     torch.set_num_threads(pick_threads(options.threads))
     model, tokenizer, _ = checkpoint_manager.load_model(options.base_dir, "base", options.run, ALONE.device)
     names = tuple(options.tasks.split(","))

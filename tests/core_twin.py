@@ -225,15 +225,21 @@ def trained(test_data: Path, folder: Path, arch: str) -> Path:
     return folder
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+def arguments(about: str | None, run: str, tasks: str) -> argparse.ArgumentParser:
+    """What this command and that of `core_harness.py` share."""
+    parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--bundle", type=Path, required=True)
     parser.add_argument("--base-dir", type=Path, required=True)
-    parser.add_argument("--run", default="d4")
+    parser.add_argument("--run", default=run)
     parser.add_argument("--rows", type=int)
-    parser.add_argument("--tasks", default="")
-    parser.add_argument("--budget", type=int, default=16384)
+    parser.add_argument("--tasks", default=tasks)
     parser.add_argument("--threads", type=int)
+    return parser
+
+
+def main() -> int:
+    parser = arguments(__doc__, "d4", "")
+    parser.add_argument("--budget", type=int, default=16384)
     options = parser.parse_args()
     torch.set_num_threads(pick_threads(options.threads))
     model, tokenizer, _ = checkpoint_manager.load_model(options.base_dir, "base", options.run, ALONE.device)

@@ -13,14 +13,9 @@ from nanochat.bench import exact
 from nanochat.engine import Engine
 from nanochat.reply import Reply
 from nanochat.request import GREEDY, Request
-from nanochat.tokenizer import Tokenizer, split_pattern
+from nanochat.tokenizer import Tokenizer
 
 NEVER: frozenset[int] = frozenset()
-
-
-@pytest.fixture(scope="module")
-def tokenizer() -> Tokenizer:
-    return Tokenizer([bytes([i]) for i in range(256)], split_pattern())
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import json
 import math
 import random
 import statistics
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,22 +31,10 @@ from nanochat.gpt import GPT
 from nanochat.likelihood import Likelihood, Spans, SpanScore
 from nanochat.tokenizer import Tokenizer, split_pattern
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 ROOT = Path(__file__).resolve().parent.parent
 KINDS = {"multiple_choice": "choices", "schema": "context_options", "language_modeling": "continuation"}
 SMALL = ["copa", "winograd", "jeopardy", "piqa"]
-
-
-@pytest.fixture(scope="module")
-def tokenizer() -> Tokenizer:
-    return Tokenizer([bytes([i]) for i in range(256)], split_pattern())
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def make_row(rng: random.Random, kind: str, options: int) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -17,23 +17,11 @@ from nanochat.engine import Completion, Engine, KVCache, in_compute_dtype
 from nanochat.gpt import GPT
 from nanochat.kv_slots import KVSlots
 from nanochat.reply import Tool
-from nanochat.tokenizer import Tokenizer, split_pattern
+from nanochat.tokenizer import Tokenizer
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 CONTEXT = 192
 WINDOW = 128  # the smallest that a window pattern gives
-
-
-@pytest.fixture(scope="module")
-def tokenizer() -> Tokenizer:
-    return Tokenizer([bytes([i]) for i in range(256)], split_pattern())
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def random_model(dtype: torch.dtype = torch.float32, **options: Any) -> GPT:

@@ -16,7 +16,7 @@ from nanochat.checkpoint_manager import load_model
 from nanochat.common import UsageError
 from nanochat.config import GPTConfig
 from nanochat.gpt import GPT
-from nanochat.tokenizer import Tokenizer, split_pattern
+from nanochat.tokenizer import Tokenizer
 
 TEXTS = ("the cat sat", " 12 dogs\n\n\tdon't", "naïve 日本")
 
@@ -29,11 +29,6 @@ def classic(**options: Any) -> GPT:
         for p in found.parameters():
             p.normal_(0, p.size(1) ** -0.5, generator=rng)
     return found
-
-
-@pytest.fixture(scope="module")
-def tokenizer() -> Tokenizer:
-    return Tokenizer([bytes([i]) for i in range(256)], split_pattern())
 
 
 @pytest.mark.slow

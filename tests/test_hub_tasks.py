@@ -20,7 +20,7 @@ from nanochat import rollout
 from nanochat.calculator import calculate
 from nanochat.common import UsageError, sha256_file
 from nanochat.ledger import Ledger
-from nanochat.tokenizer import Tokenizer, split_pattern
+from nanochat.tokenizer import Tokenizer
 from tasks import catalogue
 from tasks.arc import ARC
 from tasks.common import Task
@@ -31,11 +31,6 @@ from tasks.smoltalk import SmolTalk
 from tasks.spellingbee import Spelling, SpellingBee
 
 WORDS = ["".join(w) for w in itertools.product(("ba", "mis", "o", "st"), ("na", "sip", "lo"), "aeiou")]
-
-
-@pytest.fixture(scope="session")
-def tokenizer() -> Tokenizer:
-    return Tokenizer([bytes([i]) for i in range(256)], split_pattern())
 
 
 @pytest.fixture(scope="session")

@@ -22,7 +22,7 @@ from nanochat.launch.plan import Plan
 from nanochat.launch.request import read
 
 GOLDEN = Path(__file__).resolve().parent / "golden" / "slurm"
-VARIABLES = {"SCRATCH": "/scratch/me", "WORK": "/work/me", "HOME": "/home/me"}
+VARIABLES = {"SCRATCH": "/scratch/me", "WORK": "/project/me", "HOME": "/home/me"}
 # What a user of these sites must say.
 ANSWERS = {
     "ACCOUNT": "proj", "QOS": "long", "CPU_QOS": "short", "CPU_PARTITION": "cpu", "GPU_PARTITION": "gpu",

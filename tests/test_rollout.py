@@ -20,7 +20,7 @@ from nanochat.distributed import World
 from nanochat.engine import Completion
 from nanochat.gpt import GPT
 from nanochat.rollout import Group, RewardError, Rollouts, pass_at_k
-from nanochat.tokenizer import Tokenizer, split_pattern
+from nanochat.tokenizer import Tokenizer
 from tasks.problems import Problems, last_number
 
 ALONE = World(0, 0, 1, torch.device("cpu"))
@@ -47,11 +47,6 @@ class Toy:
 
 def parity(reply: str) -> float:
     return float(len(reply) % 2)
-
-
-@pytest.fixture(scope="module")
-def tokenizer() -> Tokenizer:
-    return Tokenizer([bytes([i]) for i in range(256)], split_pattern())
 
 
 @pytest.fixture
