@@ -118,7 +118,7 @@ GROUPS: dict[str, tuple[Asset, ...]] = {
     ),
 }  # fmt: skip
 
-# What each stage reads beside shards, tokenizer and mixture, when it trains on data from the hub.
+# What each stage reads beside shards, tokenizer and mixture, except on the embedded world.
 READS = {
     "tok_eval": ("tiktoken",),
     "base_eval": ("core",),

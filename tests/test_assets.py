@@ -48,6 +48,8 @@ def test_what_a_run_needs_follows_from_its_plan() -> None:
         "gsm8k main train",
         "gsm8k main test",
     ]
+    exams = {asset.name for asset in needed(Wanted(corpus="own", stages="base_eval,chat_eval"))}
+    assert {"eval bundle", "humaneval openai_humaneval test"} <= exams, "exams do not depend on the corpus"
     kernels = needed(Wanted(stages="base", kernels="torch29-cxx11-cu128-x86_64-linux"))[-1]
     assert kernels.matches("build/torch29-cxx11-cu128-x86_64-linux/flash_attn3/__init__.py")
 
