@@ -7,7 +7,7 @@ help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' Makefile
 
 setup:  ## make .venv with the locked packages and rustbpe
-	bash env/setup.sh --extras report,bench,dev
+	bash env/setup.sh --extras report,serve,bench,slurm,dev
 
 train:  ## the laptop run: set-up, all stages, report, chat
 	bash scripts/local_cpu_train.sh

@@ -6,7 +6,7 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # Without compiled files each of some fifty processes would compile torch anew: twice the CPU time.
 unset PYTHONDONTWRITEBYTECODE
-bash env/setup.sh --extras report,bench,slurm,dev
+bash env/setup.sh --extras report,serve,bench,slurm,dev
 # The fast lane on several processes: half the time on two cores. Other lanes want the cores for themselves.
 [ $# -gt 0 ] || set -- --numprocesses auto --maxprocesses 4
 exec .venv/bin/python -m pytest "$@"
