@@ -341,7 +341,7 @@ class Bench(Places):
         "float32,bfloat16", "generate: precisions", pattern="(float32|bfloat16)(,(float32|bfloat16))*"
     )
     batches: str = opt("1,4,16,64", "generate: rows of a batch", pattern="[0-9]+(,[0-9]+)*")
-    model: str = opt("sft_laptop", "exact: run folder of a trained model, relative to base_dir")
+    model: str = opt("sft_laptop", "exact, start: run folder of a trained model, relative to base_dir")
     requests: int = opt(1000, "exact: requests", low=1)
     peers: str = opt("bench_peers", "folder of packages whose names are ours, too, relative to base_dir")
 

@@ -131,22 +131,9 @@ class Engine:
             pass
         return [reply.completion() for reply in replies]
 
-    def stream(
-        self,
-        prompt: Sequence[int],
-        *,
-        max_tokens: int,
-        temperature: float = 1.0,
-        top_k: int | None = None,
-        top_p: float = 1.0,
-        seed: int = 0,
-        stop: Collection[int] | None = None,
-    ) -> Iterator[int]:
-        """The ids of one reply as they come: the same as `generate_batch([prompt], ...)` collects."""
-        ends = None if stop is None else frozenset(stop)
-        sampling = Sampling(temperature, top_k, top_p)
-        reply = self.reply(Request(prompt, max_tokens, sampling, seed, stop=ends), "prompt 0")
-        return self._ids(reply)
+    def stream(self, request: Request) -> Iterator[int]:
+        """The ids of one reply as they come, forced ones too. UsageError if it does not suit the model."""
+        return self._ids(self.reply(request))
 
     def _ids(self, reply: Reply) -> Iterator[int]:
         for i, _ in enumerate(self.run([reply])):

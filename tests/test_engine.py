@@ -17,6 +17,7 @@ from nanochat.engine import Completion, Engine, KVCache, in_compute_dtype
 from nanochat.gpt import GPT
 from nanochat.kv_slots import KVSlots
 from nanochat.reply import Tool
+from nanochat.request import Request, Sampling
 from nanochat.tokenizer import Tokenizer
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -291,9 +292,9 @@ def test_stream_gives_what_a_batch_collects(tokenizer: Tokenizer) -> None:
     engine = Engine(random_model(), tokenizer, calculate)
     (prompt,) = random_prompts([20])
     options: dict[str, Any] = {"max_tokens": 15, "seed": 4, "top_k": 20}
-    stream = engine.stream(prompt, **options)
-    assert list(stream) == engine.generate_batch([prompt], **options)[0].ids
-    early = engine.stream(prompt, **options)
+    request = Request(prompt, 15, Sampling(top_k=20), seed=4)
+    assert list(engine.stream(request)) == engine.generate_batch([prompt], **options)[0].ids
+    early = engine.stream(request)
     next(early)
     early.close()  # type: ignore[attr-defined]
 
