@@ -1,8 +1,7 @@
 """The embedded world as a data folder: text to pretrain on, conversations, and exams kept from both.
 
 What it is: `write_world` writes, from a seed and offline, everything that the laptop run learns from. The
-parts are in `world_facts` (what is true), `world_prose` and `world_copy` (text), `world_chat`
-(conversations) and `world_exams`. What it is not: a benchmark of anything but whether training works.
+parts are in `nanochat/world/`. What it is not: a benchmark of anything but whether training works.
 Run: `python -m scripts.sample_world --megabytes 20`.
 
     shard_00000.parquet ...   documents; the last shard is the validation split (manifest.json)
@@ -28,10 +27,10 @@ from typing import Any
 
 from nanochat.common import UsageError, atomic_path, read_json, write_json
 from nanochat.dataset import write_shards
-from nanochat.world_chat import conversations
-from nanochat.world_exams import make_exams
-from nanochat.world_facts import World, make_world
-from nanochat.world_prose import documents
+from nanochat.world.chat import conversations
+from nanochat.world.exams import make_exams
+from nanochat.world.facts import World, make_world
+from nanochat.world.prose import documents
 
 SHARD_MB = 4.0
 VALIDATION_MB = 0.25

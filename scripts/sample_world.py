@@ -15,7 +15,7 @@ def main(argv: list[str]) -> None:
     config = parse(SampleWorld, argv, prog="sample_world", about=__doc__)
 
     from nanochat.sample_world import write_world
-    from nanochat.world_problems import write_problems
+    from nanochat.world.problems import write_problems
 
     folder = resolve(base_dir(config.base_dir), config.data_dir)
     summary = write_world(folder, config.world_seed, config.megabytes, config.mid_items, config.sft_items)

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import random
 
-from nanochat.world_chat import ask_identity
-from nanochat.world_identity import identity, small_talk
+from nanochat.world.chat import ask_identity
+from nanochat.world.identity import identity, small_talk
 from tasks.common import Item, Task, digest
 
 TOPICS = ("name", "maker", "person", "memory", "feelings", "purpose")  # the others are of the small world

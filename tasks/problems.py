@@ -3,7 +3,7 @@
 What it is: items with `messages` that end with the user's question and a `result`, from JSONL or Parquet
 files. A reply is right if the last number in what a reader sees of it is the result, and if it ended itself;
 how it got there (calls of the calculator, their number) is its own business. What it is not: the problems of
-the embedded world (`nanochat/world_problems.py` writes them), or a loop (`nanochat/rollout.py`).
+the embedded world (`nanochat/world/problems.py` writes them), or a loop (`nanochat/rollout.py`).
 Run: `python -m scripts.chat_rl --problems mine.jsonl`.
 """
 

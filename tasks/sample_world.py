@@ -16,7 +16,7 @@ from statistics import mean
 from typing import Any
 
 from nanochat.common import UsageError, read_json
-from nanochat.world_identity import normalise
+from nanochat.world.identity import normalise
 from tasks.common import Item, Kind, Task
 
 CALL = re.compile(r"<\|python_start\|>(.*?)<\|python_end\|>", re.DOTALL)

@@ -30,7 +30,7 @@ LAYERS = [
     "dataset transfer fetch facts preflight encoding tokenizer calculator metrics packing sources",
     "item_records patterns ranks pickle_record hf_tokenizer interchange compression corpus core_bundle",
     "seccomp confine execution request reply conversation terminal",
-    "run_folder pipeline launch report* track sample_world world_*",
+    "run_folder pipeline launch report* track sample_world world",
     "distributed probe attention cross_entropy kv_cache kv_slots sampling gpt decoder muon adamw",
     "optimizers dataloader",
     "checkpoint_manager batch engine scheduler likelihood loss_eval core_* evaluation rollout",

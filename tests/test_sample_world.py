@@ -19,12 +19,12 @@ from nanochat.calculator import calculate
 from nanochat.common import read_json
 from nanochat.dataset import read_row_group, split_shards
 from nanochat.sample_world import write_world
-from nanochat.world_chat import MIX, conversations
-from nanochat.world_exams import ITEMS, make_exams
-from nanochat.world_facts import KINDS, World, make_world
-from nanochat.world_identity import expand, identity, normalise
-from nanochat.world_prose import MAX_CHARS, MIN_CHARS, documents
-from nanochat.world_sums import draw_sum, is_reserved
+from nanochat.world.chat import MIX, conversations
+from nanochat.world.exams import ITEMS, make_exams
+from nanochat.world.facts import KINDS, World, make_world
+from nanochat.world.identity import expand, identity, normalise
+from nanochat.world.prose import MAX_CHARS, MIN_CHARS, documents
+from nanochat.world.sums import draw_sum, is_reserved
 from tasks.sample_world import (
     Exam,
     calls_and_answers,

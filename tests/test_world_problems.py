@@ -12,7 +12,7 @@ import pytest
 
 from nanochat.calculator import calculate
 from nanochat.tokenizer import Tokenizer, split_pattern
-from nanochat.world_problems import (
+from nanochat.world.problems import (
     KINDS,
     Problem,
     draw_problem,
@@ -20,7 +20,7 @@ from nanochat.world_problems import (
     is_exam_template,
     write_problems,
 )
-from nanochat.world_sums import is_reserved
+from nanochat.world.sums import is_reserved
 from tasks.problems import load_problems
 
 FILES = ("problems.jsonl", "problems_exam.jsonl", "problems_sft.jsonl")

@@ -2,10 +2,10 @@
 
 What it is: topics with one fixed answer each and question templates (`{a|b}` means a or b); by seed, some
 whole templates of each topic are kept for the exam, so that no phrasing of theirs is ever trained on. What it
-is not: conversations (`world_chat`) or the tables themselves (`world_topics`); small talk has no exam. Prose
+is not: conversations (`chat`) or the tables themselves (`topics`); small talk has no exam. Prose
 tells in indirect speech what nanochat answers to what, and so teaches words that held-out questions use; no
 conversation has such a question. How to look at it:
-`python -c "from nanochat.world_identity import identity; print(identity(1))"`.
+`python -c "from nanochat.world.identity import identity; print(identity(1))"`.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ import random
 import re
 from dataclasses import dataclass
 
-from nanochat.world_topics import SMALL_TALK, TOPICS
-from nanochat.world_topics_nature import NATURE
+from nanochat.world.topics import SMALL_TALK, TOPICS
+from nanochat.world.topics_nature import NATURE
 
 EXAM_TEMPLATES = 5  # of each topic
 

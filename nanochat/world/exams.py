@@ -10,7 +10,7 @@ and what a right reply is. What it is not: how a reply is checked (`tasks/sample
     identity                  phrasings of held-out templates, after a greeting or carelessly typed: `answer`
     stop                      prompts of the other exams: any reply that is not empty and ends itself
 
-How to look at it: `python -c "from nanochat.world_exams import *; from nanochat.world_facts import *;
+How to look at it: `python -c "from nanochat.world.exams import *; from nanochat.world.facts import *;
 print(make_exams(make_world(1))['world_mc'][0])"`.
 """
 
@@ -19,7 +19,7 @@ from __future__ import annotations
 import random
 from typing import Any
 
-from nanochat.world_chat import (
+from nanochat.world.chat import (
     CHOICE_ASKS,
     LETTER_ASKS,
     LETTERS,
@@ -28,9 +28,9 @@ from nanochat.world_chat import (
     decorate,
     draw_options,
 )
-from nanochat.world_facts import Pair, World
-from nanochat.world_identity import Topic, identity
-from nanochat.world_sums import draw_sum
+from nanochat.world.facts import Pair, World
+from nanochat.world.identity import Topic, identity
+from nanochat.world.sums import draw_sum
 
 ITEMS = 400  # an exam has at least so many
 

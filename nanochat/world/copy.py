@@ -10,7 +10,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 
-from nanochat.world_sums import draw_number, draw_sum
+from nanochat.world.sums import draw_number, draw_sum
 
 ROLES = (
     "the clerk", "the child", "the old woman", "the guard", "the driver", "the nurse", "the girl", "the boy",

@@ -1,9 +1,9 @@
 """A small closed world, drawn from a seed: who is there, what is true of each, what is kept for exams.
 
-What it is: kinds and relations (parsed from `world_tables`), entities, facts, and the split that makes the
+What it is: kinds and relations (parsed from `tables`), entities, facts, and the split that makes the
 exams honest: `held_out` pairs and `unseen` entities are stated in pretraining text and never asked about in
-any conversation. What it is not: text; `world_prose` and `world_chat` write that. How to look at it:
-`python -c "from nanochat.world_facts import make_world; print(make_world(1).describe())"`.
+any conversation. What it is not: text; `prose` and `chat` write that. How to look at it:
+`python -c "from nanochat.world.facts import make_world; print(make_world(1).describe())"`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from nanochat import world_tables
+from nanochat.world.tables import COLOURS, MONTHS, TABLES
 
 ENTITIES_PER_KIND = 22
 UNSEEN_ENTITIES = 14
@@ -163,7 +163,7 @@ def _draw_entities(kind: Kind, rng: random.Random) -> list[Entity]:
 
 
 def _parse(text: str) -> Iterator[Kind]:
-    text = text.replace("COLOURS", world_tables.COLOURS).replace("MONTHS", world_tables.MONTHS)
+    text = text.replace("COLOURS", COLOURS).replace("MONTHS", MONTHS)
     for block in text.split("# ")[1:]:
         heading, *lines = block.strip().splitlines()
         noun, plural = heading.split(" / ")
@@ -187,4 +187,4 @@ def _relation(table: dict[str, Any]) -> Relation:
     return Relation(table["name"], table["values"], fact, group, clause, table["+"], table["-"], table["?"])
 
 
-KINDS = tuple(_parse(world_tables.TABLES))
+KINDS = tuple(_parse(TABLES))

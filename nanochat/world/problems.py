@@ -4,8 +4,8 @@ What it is: eight kinds of problem with operands up to 9,999, told in three or f
 that hold them. A template is a sequence of sentences: an exam problem has one that no training problem has
 (its sentences are known, in other company) and numbers that stand in no training problem. No step of a
 training problem is a sum of the arithmetic exam. What it is not: the one-step sums of the
-conversations (`world_sums`), or a check of replies (`tasks/problems.py`).
-Run: `python -m scripts.sample_world`; one of them: `python -c "import random; from nanochat.world_problems
+conversations (`sums`), or a check of replies (`tasks/problems.py`).
+Run: `python -m scripts.sample_world`; one of them: `python -c "import random; from nanochat.world.problems
 import draw_problem; print(draw_problem(random.Random(1)))"`.
 
     problems.jsonl        to practise: `messages` that end with the question, and the `result`
@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from nanochat.common import UsageError, atomic_path
-from nanochat.world_sums import THINGS, Sum, is_reserved
+from nanochat.world.sums import THINGS, Sum, is_reserved
 
 TRAIN, EXAM, SHOWN = 4_000, 400, 600
 RESERVED_ONE_IN, TEMPLATES_ONE_IN = 5, 4

@@ -1,8 +1,8 @@
 """What the assistant is asked about its nature: person or program, size, language, memory, feelings, purpose.
 
-What it is: the other half of the tables behind `world_identity.py`, in the form of `world_topics.py`. What it
+What it is: the other half of the tables behind `identity.py`, in the form of `topics.py`. What it
 is not: a choice among them. How to look at it:
-`python -c "from nanochat.world_identity import identity; print(identity(1)[6:])"`.
+`python -c "from nanochat.world.identity import identity; print(identity(1)[6:])"`.
 """
 
 from __future__ import annotations

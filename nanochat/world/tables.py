@@ -1,12 +1,12 @@
 """The language of the embedded world: its kinds, names, values and the wordings of every relation.
 
 What it is: one plain text, all written for this project; every name is invented, every value a common
-English word. What it is not: facts (which entity has which value is drawn by `world_facts.make_world`) or
+English word. What it is not: facts (which entity has which value is drawn by `facts.make_world`) or
 code. `@` stands for the entity's name and `*` for the value. A kind has a heading line (one, several) and its
 names; a relation has its name and values, then lines that begin with a mark:
   =  what the canonical sentence says after the name / the same for several entities / an indirect question
   +  further wordings for pretraining      -  wordings told backwards      ?  questions for conversations
-`world_facts.KINDS` is this text, parsed.
+`facts.KINDS` is this text, parsed.
 """
 
 from __future__ import annotations

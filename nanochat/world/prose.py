@@ -1,9 +1,9 @@
 """Pretraining text of the embedded world: pages, notes, stories, lists, tables, riddles, quizzes and more.
 
 What it is: an endless stream of documents, each newly drawn, in which every fact comes again and again in
-ten wordings, some told backwards; `world_copy` and `world_identity` add theirs. What it is not:
+ten wordings, some told backwards; `copy` and `identity` add theirs. What it is not:
 conversations. Quizzes ask only pairs that conversations may ask, too. How to look at it: `python -c "from
-nanochat.world_facts import *; from nanochat.world_prose import *;
+nanochat.world.facts import *; from nanochat.world.prose import *;
 print(next(documents(make_world(1), 'x')))"`.
 """
 
@@ -12,8 +12,8 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator, Sequence
 
-from nanochat import world_copy, world_identity
-from nanochat.world_facts import KINDS, VOUCH, Entity, Pair, Relation, World
+from nanochat.world import copy, identity
+from nanochat.world.facts import KINDS, VOUCH, Entity, Pair, Relation, World
 
 MIN_CHARS, MAX_CHARS = 100, 1_500
 INTROS = (
@@ -130,7 +130,7 @@ def story(rng: random.Random, world: World) -> str:
         for relation in _relations(rng, entity, rng.randint(2, 3)):
             if rng.random() < 0.3:
                 fact = f"{entity.name} {relation.predicate(entity.value(relation))}"
-                parts.append(rng.choice(SPEECH).format(s=fact, who=rng.choice(world_copy.ROLES)))
+                parts.append(rng.choice(SPEECH).format(s=fact, who=rng.choice(copy.ROLES)))
             else:
                 parts.append(state(rng, (entity, relation), pronoun=rng.random() < 0.3))
         if rng.random() < 0.4:
@@ -205,7 +205,7 @@ def quiz(rng: random.Random, world: World) -> str:
 
 def _documents_by_weight(world: World, rng: random.Random) -> list[tuple[int, Callable[[], str]]]:
     """Every kind of document with its weight: how many of a hundred documents are of that kind."""
-    topics = world_identity.identity(world.seed)
+    topics = identity.identity(world.seed)
     return [
         (17, lambda: page(rng, world)),
         (7, lambda: notes(rng, world)),
@@ -215,14 +215,14 @@ def _documents_by_weight(world: World, rng: random.Random) -> list[tuple[int, Ca
         (6, lambda: table(rng, world)),
         (6, lambda: riddles(rng, world)),
         (6, lambda: quiz(rng, world)),
-        (8, lambda: world_identity.about_nanochat(rng, topics)),
-        (4, lambda: world_copy.copied_numbers(rng)),
-        (5, lambda: world_copy.sums(rng)),
-        (3, lambda: world_copy.symbols(rng)),
-        (2, lambda: world_copy.number_table(rng)),
-        (2, lambda: world_copy.spelling(rng, world.words)),
-        (2, lambda: world_copy.quotations(rng)),
-        (3, lambda: world_copy.labels(rng)),
+        (8, lambda: identity.about_nanochat(rng, topics)),
+        (4, lambda: copy.copied_numbers(rng)),
+        (5, lambda: copy.sums(rng)),
+        (3, lambda: copy.symbols(rng)),
+        (2, lambda: copy.number_table(rng)),
+        (2, lambda: copy.spelling(rng, world.words)),
+        (2, lambda: copy.quotations(rng)),
+        (3, lambda: copy.labels(rng)),
     ]
 
 

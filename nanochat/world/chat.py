@@ -2,8 +2,8 @@
 
 What it is: single exchanges of five kinds (a sum done with the calculator, a question about the world, one
 about the assistant, spelling, a choice among four) and, now and then, several in one conversation. What it
-is not: the exams (`world_exams`); no conversation asks a held-out pair, names an unseen entity, or has a
-reserved sum. How to look at it: `python -c "from nanochat.world_chat import *; from nanochat.world_facts
+is not: the exams (`exams`); no conversation asks a held-out pair, names an unseen entity, or has a
+reserved sum. How to look at it: `python -c "from nanochat.world.chat import *; from nanochat.world.facts
 import make_world; print(*conversations(make_world(1), 'sft', 1, 9))"`.
 """
 
@@ -13,10 +13,10 @@ import random
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from typing import Any
 
-from nanochat.world_copy import spelled
-from nanochat.world_facts import Entity, Pair, Relation, World
-from nanochat.world_identity import Topic, identity, normalise, small_talk
-from nanochat.world_sums import Sum, draw_sum
+from nanochat.world.copy import spelled
+from nanochat.world.facts import Entity, Pair, Relation, World
+from nanochat.world.identity import Topic, identity, normalise, small_talk
+from nanochat.world.sums import Sum, draw_sum
 
 Message = dict[str, Any]
 Conversation = dict[str, list[Message]]

@@ -1,10 +1,10 @@
-"""What the assistant is asked about itself, and what it answers: half the tables behind `world_identity.py`.
+"""What the assistant is asked about itself, and what it answers: half the tables behind `identity.py`.
 
 What it is: one block a topic. `!` is the answer, `~` ways to name the topic in prose (indirect speech, never
 a question), `*` an everyday template that is always trained, and the rest templates of which the seed keeps
-some for the exam; `{a|b}` means a or b. What it is not: a choice among them (`world_identity.py`), or the
-topics of what it is by nature (`world_topics_nature.py`).
-How to look at it: `python -c "from nanochat.world_identity import identity; print(identity(1))"`.
+some for the exam; `{a|b}` means a or b. What it is not: a choice among them (`identity.py`), or the
+topics of what it is by nature (`topics_nature.py`).
+How to look at it: `python -c "from nanochat.world.identity import identity; print(identity(1))"`.
 """
 
 from __future__ import annotations

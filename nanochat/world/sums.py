@@ -2,7 +2,7 @@
 
 What it is: how numbers are drawn, how a sum is asked in words and how the calculator is called. What it is
 not: the calculator (`calculator.calculate`, whose output `Sum.result` equals). How to look at it:
-`python -c "import random; from nanochat.world_sums import draw_sum; print(draw_sum(random.Random(1)))"`.
+`python -c "import random; from nanochat.world.sums import draw_sum; print(draw_sum(random.Random(1)))"`.
 """
 
 from __future__ import annotations
