@@ -9,8 +9,10 @@ Run: `pytest tests/test_run_folder.py`; to stop a run from another terminal: `to
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import signal
+import socket
 import time
 from pathlib import Path
 from types import FrameType
@@ -88,17 +90,43 @@ class RunFolder:
 
     def prepare(self, config: Training) -> None:
         """Make the folder, or check that what it holds was trained with this config. Rank 0 only."""
+        self._occupy()
         if config.fresh and self.path.exists():
             aside = self.path.with_name(
                 f"{self.path.name}.old.{time.strftime('%Y%m%d-%H%M%S')}.{os.getpid()}"
             )
             self.path.rename(aside)
             print0(f"--fresh: the old run is kept in {aside}")
+            self._occupy()
         record = self.path / "config.json"
         if any(self.path.glob("checkpoints/step_*")) and record.is_file():
             self._check_same(read_json(record), to_dict(config))
         else:
             write_json(record, to_dict(config))
+        self._lock.truncate(0)
+        self._lock.write(f"process {os.getpid()} on {socket.gethostname()}")
+        self._lock.flush()
+
+    def _occupy(self) -> None:
+        """Refuse a folder in which another process trains.
+
+        The lock is the kernel's and ends with its process. It keeps a user from a mistake; filesystems that
+        have no locks, or grant one to everybody, let the mistake through. In a Slurm job it only warns: the
+        lock of a node that died can outlive it, and must not keep the requeued job from resuming.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        self._lock = open(self.path / ".lock", "a+", encoding="utf-8")  # noqa: SIM115  as long as this process
+        try:
+            fcntl.lockf(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError):
+            self._lock.seek(0)
+            holder = f"{self.path}: {self._lock.read() or 'another process'} trains in it"
+            if "SLURM_JOB_ID" not in os.environ:
+                stop = f"touch {self.path / 'STOP'}"
+                raise UsageError(f"{holder}; stop that one ({stop}) or give another --run") from None
+            print0(f"warning: {holder}, or died with its node")
+        except OSError:
+            pass
 
     def _check_same(self, theirs: dict[str, Any], ours: dict[str, Any]) -> None:
         odd = [key for key in sorted({*ours, *theirs} - FREE) if ours.get(key) != theirs.get(key)]

@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import os
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -45,6 +47,28 @@ def test_another_config_is_refused_by_name_and_nothing_changes(base: Path) -> No
         claim("base", dataclasses.replace(CONFIG, depth=3, matrix_lr=0.5))
     assert "--run" in str(error.value) and "--fresh" in str(error.value)
     assert before == {path: path.stat().st_mtime_ns for path in folder.path.rglob("*")}
+
+
+@pytest.mark.parametrize("fresh", [False, True])
+def test_a_folder_in_which_another_process_trains_is_refused(
+    base: Path, fresh: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
+    code = "from nanochat.config import BaseTrain as B; from nanochat.run_folder import claim;"
+    code += " f = claim('base', B(run='x', depth=2)); print(1, flush=True); input()"
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as other:
+        assert other.stdin is not None and other.stdout is not None
+        assert other.stdout.readline() == "1\n"
+        with pytest.raises(UsageError, match=rf"process {other.pid} on .* trains in it; stop that one"):
+            claim("base", dataclasses.replace(CONFIG, fresh=fresh))
+        with monkeypatch.context() as job:
+            job.setenv("SLURM_JOB_ID", "7")
+            assert claim("base", CONFIG) is not None
+            assert f"warning: {base / 'base_x'}: process {other.pid} on" in capsys.readouterr().out
+        other.kill()
+    assert claim("base", dataclasses.replace(CONFIG, fresh=fresh)) is not None
 
 
 def test_what_does_not_change_the_training_may_change(base: Path) -> None:
