@@ -1,0 +1,64 @@
+"""The process: listens first, then loads the model, then serves until it is told to end.
+
+What it is: `serve`, in the order in which mistakes are cheapest. What it is not: routes (`app.py`).
+Run: `python -m scripts.chat_web`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from pathlib import Path
+
+from nanochat.common import EXIT_DONE, EXIT_FAULT, base_dir, print0
+from nanochat.config_serve import ChatWeb
+from nanochat.request import Sampling
+from nanochat.serve import access
+from nanochat.serve.app import create_app
+from nanochat.serve.guard import Rules
+from nanochat.serve.model import load, require_checkpoint, require_sandbox
+from nanochat.serve.pool import Pool
+from nanochat.serve.protocol import Server, allow_many_files
+
+TOKEN_FILE = "serve/token"  # below the base directory
+
+
+def serve(config: ChatWeb) -> int:
+    """Serve until a signal; the exit code. UsageError for what can be known before."""
+    Sampling(config.temperature, config.top_k, config.top_p)
+    require_checkpoint(config)
+    with access.listen(config.host, config.port) as listener:
+        token_file = None
+        if config.token_file or access.needs_token(listener, os.environ):
+            token_file = (
+                Path(config.token_file or base_dir(config.base_dir) / TOKEN_FILE).expanduser().absolute()
+            )
+        token = access.read_token(token_file) if token_file else None
+        require_sandbox(config)
+        rules = Rules(access.names_of(listener, config.host, config.allow_host), token, config.body_kib << 10)
+        allow_many_files()
+        pool, fault = Pool(), []
+
+        async def start(pool: Pool) -> None:
+            """Load beside the event loop: /health answers meanwhile."""
+
+            async def loading() -> None:
+                try:
+                    pool.open(*await asyncio.to_thread(load, config))
+                    print0(f"ready: {access.url(listener)}")
+                except Exception as error:
+                    fault.append(error)
+                    pool.state = "failed"
+
+            tasks.append(asyncio.create_task(loading()))
+
+        tasks: list[asyncio.Task[None]] = []  # a task that nobody holds may vanish
+        print0(f"listening on {access.url(listener)}, loading the model; Ctrl-C ends")
+        if token_file:
+            print0(f"a token is needed; it is in {token_file}, for the page and for `Authorization: Bearer`")
+        if "SLURM_JOB_ID" in os.environ:
+            print0(f"on your own machine: {access.ssh_line(listener, os.environ)}")
+        Server(create_app(pool, rules, start), pool).run(sockets=[listener])
+    if fault:
+        raise fault[0]
+    return EXIT_FAULT if pool.state == "failed" else EXIT_DONE
