@@ -28,6 +28,13 @@ export class Window {
     const before = this.messages.filter(({ facts }) => facts?.used).pop();
     if (before) this.learn(before);
     this.fit();
+    /** Whether to ask for `wanted` tokens at most; else the reply gets what the prompt leaves. */
+    this.isCapped = wanted !== null && this.estimate() + wanted <= context;
+  }
+
+  /** Tokens of what is to be read, about. */
+  estimate() {
+    return this.size(this.messages.slice(this.start), this.ratio);
   }
 
   /** Tokens kept for the reply. */
@@ -57,7 +64,7 @@ export class Window {
   /** Drop turns until prompt and reply fit, by our estimate. */
   fit() {
     if (!this.context) return;
-    while (this.size(this.messages.slice(this.start), this.ratio) + this.room > this.context && this.drop());
+    while (this.estimate() + this.room > this.context && this.drop());
   }
 
   /** Drop the oldest turn; false if only the newest message is left. */
@@ -71,15 +78,14 @@ export class Window {
   /** The server found it too long: drop what must go, or ask for a shorter reply. @param {ApiError} error */
   shrink(error) {
     this.context = error.context_length || this.context;
-    const estimate = this.size(this.messages.slice(this.start), this.ratio);
-    if (error.prompt_tokens) this.ratio *= Math.max(error.prompt_tokens / estimate, 1e-3);
+    if (error.prompt_tokens) this.ratio *= Math.max(error.prompt_tokens / this.estimate(), 1e-3);
     const left = this.context - error.prompt_tokens;
-    if (left >= this.room && this.wanted && this.wanted > left) {
-      this.wanted = left;
+    if (left >= this.room && this.isCapped) {
+      this.isCapped = false;
     } else if (this.drop()) {
       this.fit();
-    } else if (left >= 1 && this.wanted !== left) {
-      this.wanted = left;
+    } else if (left > 0 && this.isCapped) {
+      this.isCapped = false;
     } else {
       const what = this.system ? "Your message and the system prompt have" : "Your message has";
       throw new ApiError("context", `${what} ${error.prompt_tokens} tokens, and the model reads ${this.context} at most. Edit the message to shorten it.`);
@@ -88,7 +94,18 @@ export class Window {
 
   /** @returns {import("./api.js").ApiMessage[]} */
   request() {
-    const said = this.messages.slice(this.start).map((message) => ({ role: message.role, content: textOf(message) }));
+    const said = this.messages.slice(this.start).map((message) => ({ role: message.role, content: textOf(message), ...toolUses(message) }));
     return this.system ? [{ role: "system", content: this.system }, ...said] : said;
   }
+}
+
+/** The model's tool calls, with the number of letters before each: it reads its replies as it wrote them. @param {Message} message */
+function toolUses(message) {
+  const found = [];
+  let at = 0;
+  for (const { text, tool } of message.parts) {
+    if (tool) found.push({ ...tool, at });
+    at += [...(text ?? "")].length; // Python counts code points
+  }
+  return found.length ? { tool_uses: found } : {};
 }

@@ -49,8 +49,9 @@ export class Run {
   async ask(onPiece) {
     for (;;) {
       this.facts.from = this.window.from;
-      const { wanted } = this.window;
-      const body = { model: this.model.id, messages: this.window.request(), ...this.sampling, ...(wanted ? { max_tokens: wanted } : {}) };
+      const { max_tokens, ...sampling } = this.sampling;
+      const cap = this.window.isCapped ? { max_tokens } : {};
+      const body = { model: this.model.id, messages: this.window.request(), ...sampling, ...cap };
       try {
         for await (const piece of chat(body, this.control.signal)) {
           this.take(piece);
