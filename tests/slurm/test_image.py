@@ -1,7 +1,7 @@
 """The stages of a run inside a real SIF, started by a real Slurm, as a plain user.
 
-NANOCHAT_TEST_SIF names the image (`tests/containers` builds one); it must be from this clone. As root the whole
-lab becomes the user CONTAINER_USER's (default: ctest), in a mount namespace with a fuse device of its own.
+NANOCHAT_TEST_SIF names the image (`tests/containers` builds one); it must be from this clone. As root the
+whole lab becomes the user CONTAINER_USER's (default: ctest), in a mount namespace with its own fuse device.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import pwd
 import shlex
 import shutil
 import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
 from importlib import metadata
@@ -73,17 +72,16 @@ def copy_package(name: str, target: Path, done: set[str]) -> None:
 def run_as_user(words: list[str], place: Path) -> subprocess.CompletedProcess[str]:
     """Run it as the plain user, where /dev/fuse can be opened by all; the machine itself stays as it is."""
     env = {
-        "PATH": ":".join(PATHS), "HOME": str(place), "PYTHONPATH": f"{place}/packages:{ROOT}:{ROOT}/tests/slurm",
-        "PYTHONDONTWRITEBYTECODE": "1", "APPTAINER_TMPDIR": str(place), "APPTAINER_CACHEDIR": f"{place}/cache",
+        "PATH": ":".join(PATHS), "HOME": str(place), "PYTHONDONTWRITEBYTECODE": "1",
+        "PYTHONPATH": f"{place}/packages:{ROOT}:{ROOT}/tests/slurm",
+        "APPTAINER_TMPDIR": str(place), "APPTAINER_CACHEDIR": f"{place}/cache",
         # the clone belongs to somebody else
         "GIT_CONFIG_COUNT": "1", "GIT_CONFIG_KEY_0": "safe.directory", "GIT_CONFIG_VALUE_0": "*",
     }  # fmt: skip
     command = ["env", "-i", *(f"{name}={value}" for name, value in env.items()), *words]
     if os.geteuid() == 0:
-        device = f"/run/fuse.{USER}"
-        command = [
-            "unshare", "-m", "--propagation", "private", "bash", "-ec", FUSE, device, USER, shlex.join(command),
-        ]  # fmt: skip
+        alone = ["unshare", "-m", "--propagation", "private", "bash", "-ec", FUSE]
+        command = [*alone, f"/run/fuse.{USER}", USER, shlex.join(command)]
     return subprocess.run(command, cwd=place, capture_output=True, text=True, check=False, timeout=900)
 
 
@@ -100,12 +98,9 @@ def test_stages_run_inside_the_image(image: Path, place: Path) -> None:
     assert run.returncode == 0, f"{run.stdout}\n{run.stderr}"
     found = json.loads(run.stdout.splitlines()[-1])
     assert "no.sif: No such file" in found["absent"] and "remedy: build it" in found["absent"]
-    assert (
-        set(found["status"].values()) == {"done"} and {"world", "tokenizer", "base"} <= found["status"].keys()
-    )
+    assert {"world", "tokenizer", "base"} <= found["status"].keys()
+    assert set(found["status"].values()) == {"done"}, f"{found['status']}\n{found['log']}"
     assert not found["host_has_torch"] and "2 rank(s)" in found["log"]
-    environment = found["environment"]
-    assert environment["versions"]["torch"] and environment["commit"] == found["code"]["commit"]
-    print(
-        f"torch {environment['versions']['torch']} on Python {environment['versions']['python']}, in {image}"
-    )
+    record, versions = found["environment"], found["environment"]["versions"]
+    assert record["commit"] == found["code"]["commit"]
+    print(f"torch {versions['torch']} on Python {versions['python']}, in {image}")
