@@ -26,18 +26,18 @@ PAGES = [*sorted((ROOT / "docs").rglob("*.md")), ROOT / "README.md"]
 # A module imports from its own line and from the lines above it; there are no cycles.
 LAYERS = [
     "common options config* presets schedule room slurm assets",
-    "ledger offline",
+    "ledger offline image",
     "dataset transfer fetch facts preflight encoding tokenizer calculator metrics packing sources",
     "item_records patterns ranks pickle_record hf_tokenizer interchange compression corpus core_bundle",
-    "seccomp confine execution request reply conversation terminal",
-    "run_folder pipeline launch report* track sample_world world",
+    "seccomp confine execution request reply conversation accelerator terminal",
+    "run_folder pipeline launch report* track info sample_world world",
     "distributed probe attention cross_entropy kv_cache kv_slots sampling gpt decoder muon adamw",
     "optimizers dataloader",
     "checkpoint_manager batch engine scheduler likelihood loss_eval core_* evaluation rollout",
     "hf_model export_hf serve",
     "trainer",
     "stages",
-    "runner bench",
+    "runner bench selftest",
 ]
 MODULES = {path.stem for path in (ROOT / "nanochat").iterdir()}  # and subpackages
 TORCH_FREE = 4  # layers; scripts/ and tasks/ import without torch, too
