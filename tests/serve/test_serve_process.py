@@ -7,7 +7,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -109,9 +108,8 @@ def test_a_signal_ends_it_cleanly(
     with httpx.stream("POST", f"{one.url}/chat/completions", json=body, timeout=LIMIT_S) as response:
         one.process.send_signal(number)
         assert response.read().endswith(b"data: [DONE]\n\n")
-    start = time.monotonic()
     assert one.process.wait(LIMIT_S) == 0
-    assert time.monotonic() - start < 5 and "Traceback" not in one.said
+    assert "Traceback" not in one.said
 
 
 def test_under_slurm_a_token_is_always_needed(trained: Path, tmp_path: Path, programs: list[Program]) -> None:
