@@ -7,7 +7,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -34,7 +33,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def command(base: Path, *words: str) -> list[str]:
     return [
         sys.executable, "-m", "scripts.chat_web", "--preset", "tiny", "--source", "base", "--device", "cpu",
-        "--base-dir", str(base), "--port", "0", *words,
+        "--base-dir", str(base), *([] if "--port" in words else ["--port", "0"]), *words,
     ]  # fmt: skip
 
 
@@ -87,7 +86,7 @@ def programs() -> Iterator[list[Program]]:
 def test_mistakes_are_told_before_the_model_is_loaded(trained: Path, tmp_path: Path) -> None:
     said = refused(tmp_path)
     assert "no checkpoint of stage base of run tiny" in said and "scripts/local_cpu_train.sh" in said
-    assert "there are: base_tiny" in refused(trained, "--source", "sft")
+    assert "there are: base_tiny" in refused(trained, "--run", "other")
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
         assert "is taken" in refused(trained, "--port", port)
@@ -101,7 +100,7 @@ def test_mistakes_are_told_before_the_model_is_loaded(trained: Path, tmp_path: P
 def test_a_signal_ends_it_cleanly(
     trained: Path, tmp_path: Path, programs: list[Program], number: signal.Signals
 ) -> None:
-    """The port answers while the model loads; a reply under way at the end gets to it, and the exit code is 0."""
+    """A reply under way comes to its end, and the exit code is 0."""
     one = Program(trained, tmp_path / "log")
     programs.append(one)
     one.ready()
@@ -109,9 +108,8 @@ def test_a_signal_ends_it_cleanly(
     with httpx.stream("POST", f"{one.url}/chat/completions", json=body, timeout=LIMIT_S) as response:
         one.process.send_signal(number)
         assert response.read().endswith(b"data: [DONE]\n\n")
-    start = time.monotonic()
     assert one.process.wait(LIMIT_S) == 0
-    assert time.monotonic() - start < 5 and "Traceback" not in one.said
+    assert "Traceback" not in one.said
 
 
 def test_under_slurm_a_token_is_always_needed(trained: Path, tmp_path: Path, programs: list[Program]) -> None:
