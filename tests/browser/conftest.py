@@ -55,7 +55,9 @@ def open_page(chromium: Any) -> Iterator[Open]:
     """`open_page(url, width, height, scheme, **options)`; errors on its console fail the test."""
     contexts, faults = [], []
 
-    def open_page(url: str, width: int = 1280, height: int = 800, scheme: str = "light", **options: Any) -> Any:
+    def open_page(
+        url: str, width: int = 1280, height: int = 800, scheme: str = "light", **options: Any
+    ) -> Any:
         size = {"width": width, "height": height}
         context = chromium.new_context(viewport=size, color_scheme=scheme, accept_downloads=True, **options)
         context.grant_permissions(["clipboard-read", "clipboard-write"])

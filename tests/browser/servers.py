@@ -40,7 +40,9 @@ class Opening(threading.Event):
 
 
 @contextlib.contextmanager
-def served(tokenizer: Tokenizer, *, context: int, token: str | None = None, is_open: bool = True) -> Iterator[Opening]:
+def served(
+    tokenizer: Tokenizer, *, context: int, token: str | None = None, is_open: bool = True
+) -> Iterator[Opening]:
     """The real server; `is_open` False: its model goes on loading until the event is set."""
     engine = Engine(random_model(depth=2, context=context), tokenizer, Tools())
     worker = Worker("cpu/0", Scheduler(engine, 4, waiting=16))
@@ -75,12 +77,12 @@ def served(tokenizer: Tokenizer, *, context: int, token: str | None = None, is_o
 
 
 class Proxy:
-    """Passes bytes to `port`, back in pieces of `size` bytes; `cut()` breaks off all connections."""
+    """Passes bytes to `port`, back in pieces of `size` bytes, `pause_s` apart; `cut()` breaks off all connections."""
 
     def __init__(self, port: int, size: int) -> None:
         self.target, self.size = port, size
         self.sockets: list[socket.socket] = []
-        self.is_cut = False
+        self.is_cut, self.pause_s = False, 0.0
         self.listener = socket.create_server(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{self.listener.getsockname()[1]}"
         threading.Thread(target=self._accept, daemon=True).start()
@@ -109,6 +111,7 @@ class Proxy:
             while data := source.recv(1 << 16):
                 for at in range(0, len(data), size):
                     sink.sendall(data[at : at + size])
+                    time.sleep(self.pause_s)
             sink.shutdown(socket.SHUT_WR)
 
     def close(self) -> None:

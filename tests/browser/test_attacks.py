@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from browsing import ask, ready, until
 from payloads import PAYLOADS
 from servers import Scripted
 
@@ -34,12 +35,21 @@ def conversation(number: int, payloads: list[str]) -> dict[str, Any]:
     for n, payload in enumerate(payloads):
         for role, parts in (
             ("user", [{"text": payload}]),
-            ("assistant", [{"text": payload}, {"tool": {"name": payload, "input": payload, "output": payload}}]),
+            (
+                "assistant",
+                [{"text": payload}, {"tool": {"name": payload, "input": payload, "output": payload}}],
+            ),
         ):
             key = f"{number:04x}{n:08x}{'0' if role == 'user' else '1':>04}"
             messages[key] = {"role": role, "parent": parent, "parts": parts}
             parent = key
-    return {"id": f"{number:016x}", "title": payloads[0], "system": payloads[0], "leaf": parent, "messages": messages}
+    return {
+        "id": f"{number:016x}",
+        "title": payloads[0],
+        "system": payloads[0],
+        "leaf": parent,
+        "messages": messages,
+    }
 
 
 def load(page: Any, path: Path) -> None:
@@ -62,7 +72,9 @@ def watched(open_page: Any, url: str) -> tuple[Any, list[str]]:
     return page, requests
 
 
-def test_two_hundred_payloads_are_inert_in_imports(open_page: Any, scripted: Scripted, tmp_path: Path) -> None:
+def test_two_hundred_payloads_are_inert_in_imports(
+    open_page: Any, scripted: Scripted, tmp_path: Path
+) -> None:
     assert len(set(PAYLOADS)) >= 200
     page, requests = watched(open_page, scripted.url)
     groups = [PAYLOADS[at : at + 20] for at in range(0, len(PAYLOADS), 20)]
@@ -84,23 +96,33 @@ def test_two_hundred_payloads_are_inert_in_replies_and_questions(open_page: Any,
     """Streamed in pieces of three letters, so that each passes through half-read Markdown, too."""
     page, requests = watched(open_page, scripted.url)
     text = "\n\n".join(PAYLOADS)
-    scripted.answer = lambda body: (200, {}, [{"content": text[at : at + 3]} for at in range(0, len(text), 3)])
-    page.fill("#input", text)
-    page.keyboard.press("Enter")
+    scripted.answer = lambda body: (
+        200,
+        {},
+        [{"content": text[at : at + 3]} for at in range(0, len(text), 3)],
+    )
+    ask(page, text)
     page.wait_for_selector(".message.assistant [aria-label='Ask again']", state="attached")
     assert page.locator(".message.user .body").inner_text().count("attack") == text.count("attack")
-    assert page.evaluate("JSON.parse(localStorage[Object.keys(localStorage).find((k) => k.includes('.conversation.'))]).messages")
+    assert page.evaluate(
+        "JSON.parse(localStorage[Object.keys(localStorage).find((k) => k.includes('.conversation.'))]).messages"
+    )
     unharmed(page, requests, scripted.url)
 
 
-def test_payloads_are_inert_in_errors_and_bad_imports(open_page: Any, scripted: Scripted, tmp_path: Path) -> None:
+def test_payloads_are_inert_in_errors_and_bad_imports(
+    open_page: Any, scripted: Scripted, tmp_path: Path
+) -> None:
     page, requests = watched(open_page, scripted.url)
-    page.wait_for_function("document.querySelector('#model').textContent === 'scripted'")
+    ready(page)
     for payload in PAYLOADS[::8]:
-        scripted.answer = lambda body, payload=payload: (400, {}, {"error": {"message": payload, "code": payload}})
-        page.fill("#input", "Hello")
-        page.keyboard.press("Enter")
-        page.wait_for_function("(text) => document.querySelector('.notice p')?.textContent === text", arg=payload)
+        scripted.answer = lambda body, payload=payload: (
+            400,
+            {},
+            {"error": {"message": payload, "code": payload}},
+        )
+        ask(page, "Hello")
+        until(page, "(text) => document.querySelector('.notice p')?.textContent === text", payload)
         unharmed(page, requests, scripted.url)
     bad = conversation(1, PAYLOADS[:1])
     next(iter(bad["messages"].values()))["role"] = PAYLOADS[3]

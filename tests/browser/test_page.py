@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from browsing import answered, ask, limit, ready, until
 from servers import Opening, Proxy, Scripted, served
 
 from nanochat.tokenizer import Tokenizer
 
 pytestmark = pytest.mark.browser
 Shoot = Callable[[Any, str], None]
-DONE = "() => document.querySelector('#stop').hidden && document.querySelector('.message.assistant')"
 MARKDOWN = """## A heading
 Some **bold**, *italic* and `code`, and [a link](https://example.org/).
 
@@ -30,21 +30,6 @@ Some **bold**, *italic* and `code`, and [a link](https://example.org/).
 ```python
 print("Größe 🎈")
 ```"""
-
-
-def ask(page: Any, text: str) -> None:
-    page.fill("#input", text)
-    page.keyboard.press("Enter")
-
-
-def answered(page: Any, count: int) -> None:
-    page.wait_for_function(f"({DONE})() && document.querySelectorAll('.message.assistant').length === {count}")
-
-
-def limit(page: Any, tokens: int) -> None:
-    page.click("#settings-open")
-    page.fill("#dial-max_tokens", str(tokens))
-    page.keyboard.press("Escape")
 
 
 def in_pieces(text: str, size: int = 5) -> list[dict[str, str]]:
@@ -78,16 +63,21 @@ def test_a_conversation_is_streamed_edited_undone_and_kept(open_page: Any, toy: 
 
 def test_a_reply_is_stopped_by_escape_and_kept(open_page: Any, toy: Opening) -> None:
     page = open_page(toy.url)
-    page.wait_for_function("document.querySelector('#model').textContent === 'toy'")
+    ready(page)
     for way in ("Escape", "button"):
         ask(page, "Write on")
-        page.wait_for_function("[...document.querySelectorAll('.message.assistant .prose')].pop()?.textContent.length > 2")
+        until(
+            page,
+            "() => [...document.querySelectorAll('.message.assistant .prose')].pop()?.textContent.length > 2",
+        )
         page.keyboard.press("Escape") if way == "Escape" else page.click("#stop")
-        page.wait_for_function("document.querySelector('#stop').hidden")
+        until(page, "() => document.querySelector('#stop').hidden")
     assert page.locator("text=Stopped.").count() >= 1
 
 
-def test_a_full_context_drops_the_oldest_turns_and_says_so(open_page: Any, tokenizer: Tokenizer, shoot: Shoot) -> None:
+def test_a_full_context_drops_the_oldest_turns_and_says_so(
+    open_page: Any, tokenizer: Tokenizer, shoot: Shoot
+) -> None:
     with served(tokenizer, context=128) as small:
         page = open_page(small.url)
         limit(page, 16)
@@ -108,7 +98,9 @@ def test_split_characters_and_frames_are_joined(open_page: Any, scripted: Script
     proxy = Proxy(scripted.server_port, size)
     scripted.answer = lambda body: (200, {}, in_pieces("Größe 日本語 🎈 " * 20))
     page = open_page(scripted.url)
-    page.route("**/v1/chat/completions", lambda route: route.continue_(url=f"{proxy.url}/v1/chat/completions"))
+    page.route(
+        "**/v1/chat/completions", lambda route: route.continue_(url=f"{proxy.url}/v1/chat/completions")
+    )
     ask(page, "Hello")
     answered(page, 1)
     assert page.locator(".message.assistant .body").inner_text() == ("Größe 日本語 🎈 " * 20).strip()
@@ -116,15 +108,16 @@ def test_split_characters_and_frames_are_joined(open_page: Any, scripted: Script
 
 
 def test_a_broken_connection_keeps_what_came_and_offers_a_retry(open_page: Any, toy: Opening) -> None:
-    proxy = Proxy(toy.port, 1 << 16)
+    proxy = Proxy(toy.port, 1 << 12)
     page = open_page(proxy.url)
-    page.wait_for_function("document.querySelector('#model').textContent === 'toy'")
+    ready(page)
+    proxy.pause_s = 0.2
     ask(page, "Write on")
     page.wait_for_selector(".message.assistant .prose")
     proxy.cut()
     page.wait_for_selector(".notice.network button")
     assert page.locator(".message.assistant .prose").count() >= 1
-    proxy.is_cut = False
+    proxy.is_cut, proxy.pause_s = False, 0.0
     limit(page, 8)
     page.click(".notice.network button")
     page.wait_for_selector("text=2 / 2")
@@ -149,11 +142,13 @@ def test_a_loading_server_is_waited_for(open_page: Any, tokenizer: Tokenizer, sh
         page.wait_for_selector(".notice.loading")
         shoot(page, "loading")
         loading.set()
-        page.wait_for_function("document.querySelector('#model').textContent === 'toy'")
+        ready(page)
         assert page.locator(".notice").count() == 0
 
 
-def test_the_token_is_asked_for_and_kept_for_the_tab(open_page: Any, tokenizer: Tokenizer, shoot: Shoot) -> None:
+def test_the_token_is_asked_for_and_kept_for_the_tab(
+    open_page: Any, tokenizer: Tokenizer, shoot: Shoot
+) -> None:
     token = "a-token-of-thirty-two-letters-xx"
     with served(tokenizer, context=128, token=token) as private:
         page = open_page(private.url)
@@ -164,16 +159,16 @@ def test_the_token_is_asked_for_and_kept_for_the_tab(open_page: Any, tokenizer: 
         page.wait_for_selector("#token[open] >> text=not the server's")
         page.keyboard.type(token)
         page.keyboard.press("Enter")
-        page.wait_for_function("document.querySelector('#model').textContent === 'toy'")
+        ready(page)
         assert token not in page.evaluate("JSON.stringify({...localStorage})")
         page.reload()
-        page.wait_for_function("document.querySelector('#model').textContent === 'toy'")
+        ready(page)
         assert not page.is_visible("#token")
 
 
 def test_by_keyboard_only(open_page: Any, scripted: Scripted) -> None:
     page = open_page(scripted.url)
-    page.wait_for_function("document.activeElement.id === 'input'")
+    until(page, "() => document.activeElement.id === 'input'")
     page.keyboard.type("/tem")
     page.keyboard.press("Tab")
     page.keyboard.type("1.5")
@@ -195,7 +190,11 @@ def test_by_keyboard_only(open_page: Any, scripted: Scripted) -> None:
     seen = set()
     for _ in range(40):
         page.keyboard.press("Tab")
-        seen.add(page.evaluate("document.activeElement.getAttribute('aria-label') || document.activeElement.textContent"))
+        seen.add(
+            page.evaluate(
+                "document.activeElement.getAttribute('aria-label') || document.activeElement.textContent"
+            )
+        )
     assert {"Settings", "Copy message", "Ask again", "New conversation", "Import", "Message"} <= seen
 
 
@@ -214,7 +213,10 @@ def test_copy_export_and_lists(open_page: Any, scripted: Scripted, tmp_path: Pat
     assert MARKDOWN in Path(saved.value.path()).read_text(encoding="utf-8")
     with page.expect_download() as saved:
         page.click("#export")
-    assert json.loads(Path(saved.value.path()).read_text(encoding="utf-8"))["conversations"][0]["title"] == "Show me"
+    assert (
+        json.loads(Path(saved.value.path()).read_text(encoding="utf-8"))["conversations"][0]["title"]
+        == "Show me"
+    )
     row = page.locator("#conversations li")
     row.hover()
     row.locator(".more").click()
@@ -246,13 +248,15 @@ def test_the_screen_reader_hears_sentences(open_page: Any, scripted: Scripted) -
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize(("width", "height"), [(390, 844), (1280, 800)])
-def test_how_it_looks(open_page: Any, scripted: Scripted, shoot: Shoot, width: int, height: int, scheme: str) -> None:
+def test_how_it_looks(
+    open_page: Any, scripted: Scripted, shoot: Shoot, width: int, height: int, scheme: str
+) -> None:
     """Nothing is wider than the screen; the pictures are for a person."""
     tool = {"tool": {"name": "calculator", "input": "715/11", "output": "65"}}
     scripted.answer = lambda body: (200, {}, [tool, *in_pieces(MARKDOWN)])
     page = open_page(scripted.url, width, height, scheme, has_touch=width < 500, is_mobile=width < 500)
     name = f"{width}-{scheme}"
-    page.wait_for_function("document.querySelector('#model').textContent === 'scripted'")
+    ready(page)
     shoot(page, f"{name}-welcome")
     page.click("#examples button >> nth=1")
     answered(page, 1)
