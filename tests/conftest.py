@@ -47,6 +47,18 @@ def _has_slurm() -> bool:
     return all(shutil.which(tool, path=path) for tool in ("slurmctld", "slurmd", "munged", "sbatch"))
 
 
+@functools.cache
+def _has_browser() -> bool:
+    """Chromium is fetched where it is missing, without root below ~/.cache."""
+    if importlib.util.find_spec("playwright") is None:
+        return False
+    script = Path(__file__).parent / "browser" / "install.sh"
+    return (
+        bool(os.environ.get("NANOCHAT_CHROMIUM"))
+        or not subprocess.run(["bash", script], check=False).returncode
+    )
+
+
 # Marker -> (is it here?, what is missing if not). A `net` test is only ever run by asking for it.
 TOOLS: dict[str, tuple[Callable[[], bool], str]] = {
     "gpu": (_has_gpu, "no CUDA device"),
@@ -61,8 +73,8 @@ TOOLS: dict[str, tuple[Callable[[], bool], str]] = {
         "no buildah, no apptainer",
     ),
     "browser": (
-        lambda: bool(shutil.which("chromium") or shutil.which("google-chrome")),
-        "no browser on PATH",
+        _has_browser,
+        "no playwright (extra dev), or no Chromium: bash tests/browser/install.sh",
     ),
 }
 

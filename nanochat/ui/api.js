@@ -80,9 +80,14 @@ function* pieces(data) {
   if (chunk.error) throw new ApiError("server", String(chunk.error.message ?? "The server could not finish the reply."));
   const choice = chunk.choices?.[0];
   if (choice?.delta?.content) yield { text: String(choice.delta.content) };
-  if (choice?.delta?.tool) yield { tool: choice.delta.tool };
+  if (choice?.delta?.tool) yield { tool: toolOf(choice.delta.tool) };
   if (choice?.finish_reason) yield { finish: choice.finish_reason };
   if (chunk.usage) yield { usage: chunk.usage };
+}
+
+/** @param {any} tool a call; one that failed has no output */
+function toolOf(tool) {
+  return { name: String(tool.name ?? "tool"), input: String(tool.input ?? ""), output: String(tool.output ?? "") };
 }
 
 /** @param {string} path @param {RequestInit} options */

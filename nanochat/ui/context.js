@@ -104,7 +104,7 @@ function toolUses(message) {
   const found = [];
   let at = 0;
   for (const { text, tool } of message.parts) {
-    if (tool) found.push({ ...tool, at });
+    if (tool) found.push({ ...tool, output: tool.output || null, at });
     at += [...(text ?? "")].length; // Python counts code points
   }
   return found.length ? { tool_uses: found } : {};

@@ -115,6 +115,6 @@ export class MessageView {
 /** @param {import("./conversation.js").Tool} tool */
 function toolCall({ name, input, output }) {
   const line = (/** @type {string} */ label, /** @type {string} */ text) => el("div", {}, el("span", { class: "label" }, label), el("pre", { tabIndex: 0 }, el("code", {}, text)));
-  const short = input.length > 60 || input.includes("\n") ? "" : `${input} = ${output}`.slice(0, 90);
-  return el("details", { class: "tool" }, el("summary", {}, icon("tool"), el("span", {}, name), el("code", {}, short)), line("Input", input), line("Output", output));
+  const short = input.length > 60 || input.includes("\n") ? "" : `${input} = ${output || "?"}`.slice(0, 90);
+  return el("details", { class: "tool" }, el("summary", {}, icon("tool"), el("span", {}, name), el("code", {}, short)), line("Input", input), line("Output", output || "(none)"));
 }

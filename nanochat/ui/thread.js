@@ -20,6 +20,9 @@ export class Thread {
     this.shown = "";
     /** @type {HTMLElement|null} */
     this.panel = null;
+    const fresh = el("button", { type: "button", class: "quiet", on: { click: () => actions.fresh() } }, "New conversation");
+    const told = el("span", {}, "The context is full: the model no longer reads what is above this line.");
+    this.divider = el("div", { class: "divider", role: "note" }, told, fresh);
     this.scroller.addEventListener("scroll", () => this.scrolled(), { passive: true });
     this.toEnd.addEventListener("click", () => this.end());
     new ResizeObserver(() => this.follow()).observe(this.place);
@@ -41,7 +44,7 @@ export class Thread {
     messages.forEach((message, n) => {
       const view = this.view(conversation, message.id);
       view.root.classList.toggle("forgotten", n < start);
-      if (start > 0 && n === start) wanted.push(this.divider());
+      if (start > 0 && n === start) wanted.push(this.divider);
       wanted.push(view.root);
       view.buttons();
     });
@@ -62,15 +65,10 @@ export class Thread {
 
   /** Children in this order, moving none that is in place: what has the focus keeps it. @param {HTMLElement[]} wanted */
   arrange(wanted) {
+    for (const node of [...this.place.children]) if (!wanted.includes(node)) node.remove();
     wanted.forEach((node, n) => {
       if (this.place.children[n] !== node) this.place.insertBefore(node, this.place.children[n] ?? null);
     });
-    while (this.place.childElementCount > wanted.length) this.place.lastElementChild.remove();
-  }
-
-  divider() {
-    const fresh = el("button", { type: "button", class: "quiet", on: { click: () => this.actions.fresh() } }, "New conversation");
-    return el("div", { class: "divider", role: "note" }, el("span", {}, "The context is full: the model no longer reads what is above this line."), fresh);
   }
 
   /** Show an error below the last message, or none. @param {HTMLElement|null} panel */
