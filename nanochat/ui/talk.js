@@ -107,7 +107,7 @@ export class Talk {
   finished(run) {
     const { conversation, reply } = run;
     this.runs.delete(conversation.id);
-    if (run.isEmpty && run.facts.end !== "stop") tree.remove(conversation, reply);
+    if (run.isEmpty && (run.facts.end === "error" || run.facts.end === "stopped")) tree.remove(conversation, reply);
     conversation.updated = Date.now();
     this.app.keep(conversation);
     if (conversation === this.app.conversation) {
