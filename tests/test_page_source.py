@@ -10,7 +10,7 @@ import pytest
 PACKAGE = Path(__file__).resolve().parent.parent / "nanochat"
 MODULES = sorted((PACKAGE / "ui").glob("*.js"))
 SINKS = re.compile(
-    r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|DOMParser|srcdoc|\beval\("
+    r"(inner|outer)HTML|insertAdjacentHTML|document\.write|DOMParser|srcdoc|\be[v]al\("
     r"|new Function|createPolicy"
 )
 
