@@ -66,7 +66,8 @@ export async function* chat(body, signal) {
   } catch (error) {
     throw asNetwork(error);
   }
-  if (!ended && !signal.aborted) throw new ApiError("network", "The connection broke off in the middle of the reply.");
+  if (!ended && !signal.aborted)
+    throw new ApiError("network", "The connection broke off in the middle of the reply.");
 }
 
 /** @param {string} data one event @returns {Generator<Piece>} */
@@ -77,7 +78,8 @@ function* pieces(data) {
   } catch {
     throw new ApiError("server", "The server sent something that is no reply.");
   }
-  if (chunk.error) throw new ApiError("server", String(chunk.error.message ?? "The server could not finish the reply."));
+  if (chunk.error)
+    throw new ApiError("server", String(chunk.error.message ?? "The server could not finish the reply."));
   const choice = chunk.choices?.[0];
   if (choice?.delta?.content) yield { text: String(choice.delta.content) };
   if (choice?.delta?.tool) yield { tool: toolOf(choice.delta.tool) };
@@ -87,7 +89,11 @@ function* pieces(data) {
 
 /** @param {any} tool a call; one that failed has no output */
 function toolOf(tool) {
-  return { name: String(tool.name ?? "tool"), input: String(tool.input ?? ""), output: String(tool.output ?? "") };
+  return {
+    name: String(tool.name ?? "tool"),
+    input: String(tool.input ?? ""),
+    output: String(tool.output ?? ""),
+  };
 }
 
 /** @param {string} path @param {RequestInit} options */
@@ -116,7 +122,10 @@ async function json(response) {
 /** @param {any} error an abort stays one, for the caller knows of it; anything else is the network's */
 function asNetwork(error) {
   if (error instanceof ApiError || error?.name === "AbortError") return error;
-  return new ApiError("network", "The server cannot be reached. Is it still running, and the tunnel to it open?");
+  return new ApiError(
+    "network",
+    "The server cannot be reached. Is it still running, and the tunnel to it open?",
+  );
 }
 
 /** @param {Response} response */
@@ -129,7 +138,10 @@ async function asError(response) {
   }
   const { status } = response;
   const wait_s = Math.min(Math.max(Number(response.headers.get("Retry-After")) || 0, 0), 600);
-  const said = typeof error.message === "string" && error.message ? error.message : `The server answered with status ${status}.`;
+  const said =
+    typeof error.message === "string" && error.message
+      ? error.message
+      : `The server answered with status ${status}.`;
   const facts = { status, wait_s, prompt_tokens: error.prompt_tokens, context_length: error.context_length };
   if (status === 401) return new ApiError("token", said, facts);
   if (status === 429) return new ApiError("busy", said, { ...facts, wait_s: wait_s || 2 });

@@ -20,12 +20,20 @@ export class App {
     this.talk = new Talk(this);
     this.settings = new Settings((system) => this.setSystem(system));
     this.thread = new Thread({
-      edit: (message, text) => this.talk.edit(message, text), again: (message) => this.talk.again(message),
-      show: (id) => this.show(id), fresh: () => this.fresh(),
+      edit: (message, text) => this.talk.edit(message, text),
+      again: (message) => this.talk.again(message),
+      show: (id) => this.show(id),
+      fresh: () => this.fresh(),
     });
-    this.composer = new Composer({ send: (text) => this.send(text), stop: () => this.stop(), editLast: () => this.thread.editLast() });
+    this.composer = new Composer({
+      send: (text) => this.send(text),
+      stop: () => this.stop(),
+      editLast: () => this.thread.editLast(),
+    });
     this.sidebar = new Sidebar({
-      open: (id) => this.open(id), rename: (id, title) => this.rename(id, title), remove: (id) => this.remove(id),
+      open: (id) => this.open(id),
+      rename: (id, title) => this.rename(id, title),
+      remove: (id) => this.remove(id),
       save: (id, format) => this.withStored(id, (it) => saveOne(it, format)),
     });
     this.conversation = store.load(store.current() ?? "") ?? tree.create();
@@ -130,7 +138,8 @@ export class App {
 
   /** @param {string} format */
   save(format) {
-    if (format && format !== "md" && format !== "json") return `/save md or /save json; ${format} is neither.`;
+    if (format && format !== "md" && format !== "json")
+      return `/save md or /save json; ${format} is neither.`;
     saveOne(this.conversation, format === "json" ? "json" : "md");
   }
 
@@ -158,7 +167,8 @@ export class App {
   /** @param {Conversation} conversation */
   keep(conversation) {
     store.setCurrent(this.conversation.id);
-    if (!store.save(conversation)) toast("The browser has no room left for conversations: export some, and delete them.");
+    if (!store.save(conversation))
+      toast("The browser has no room left for conversations: export some, and delete them.");
   }
 
   /** Another tab has changed a conversation. @param {string} id */
@@ -179,7 +189,11 @@ export class App {
     this.thread.draw(conversation);
     if (run) this.thread.view(conversation, run.reply.id).running(true);
     this.composer.running(Boolean(run));
-    const facts = tree.branch(conversation).map((message) => message.facts).filter(Boolean).pop();
+    const facts = tree
+      .branch(conversation)
+      .map((message) => message.facts)
+      .filter(Boolean)
+      .pop();
     showUse(facts, run?.used ?? facts?.used ?? 0, talk.context);
     this.drawSidebar();
   }

@@ -10,10 +10,30 @@ import { DIALS, legal } from "./settings.js";
 export const COMMANDS = [
   { name: "/help", usage: "", about: "commands and keys", run: (app) => app.help() },
   { name: "/clear", usage: "", about: "empty this conversation", run: (app) => app.clear() },
-  { name: "/temperature", usage: "0.6", about: "how freely to choose; 0 = always the likeliest", run: (app, value) => setDial(app, "temperature", value) },
-  { name: "/topk", usage: "50", about: "choose among the k likeliest; 0 = all", run: (app, value) => setDial(app, "top_k", value) },
-  { name: "/system", usage: "text", about: "what the model is told first; empty = nothing", run: (app, text) => app.setSystem(text) },
-  { name: "/save", usage: "md or json", about: "this conversation as a file", run: (app, format) => app.save(format) },
+  {
+    name: "/temperature",
+    usage: "0.6",
+    about: "how freely to choose; 0 = always the likeliest",
+    run: (app, value) => setDial(app, "temperature", value),
+  },
+  {
+    name: "/topk",
+    usage: "50",
+    about: "choose among the k likeliest; 0 = all",
+    run: (app, value) => setDial(app, "top_k", value),
+  },
+  {
+    name: "/system",
+    usage: "text",
+    about: "what the model is told first; empty = nothing",
+    run: (app, text) => app.setSystem(text),
+  },
+  {
+    name: "/save",
+    usage: "md or json",
+    about: "this conversation as a file",
+    run: (app, format) => app.save(format),
+  },
 ];
 
 /** @param {App} app @param {string} name @param {string} value */
@@ -22,7 +42,8 @@ function setDial(app, name, value) {
   if (!dial) throw new Error(`no dial ${name}`);
   if (value === "") return `${dial.label} is ${app.settings.sampling[dial.name]}.`;
   const wanted = legal(dial, value);
-  if (wanted === null || Number.isNaN(wanted)) return `${dial.label} goes from ${dial.low} to ${dial.high}; ${value} is neither.`;
+  if (wanted === null || Number.isNaN(wanted))
+    return `${dial.label} goes from ${dial.low} to ${dial.high}; ${value} is neither.`;
   app.settings.set({ [dial.name]: wanted });
   return `${dial.label} is now ${wanted}.`;
 }
@@ -67,7 +88,10 @@ export class Completion {
     if (key === "ArrowDown" || key === "ArrowUp") {
       this.chosen = (this.chosen + (key === "ArrowDown" ? 1 : -1) + this.found.length) % this.found.length;
       this.draw();
-    } else if (key === "Tab" || (key === "Enter" && this.input.value.toLowerCase() !== this.found[this.chosen].name)) {
+    } else if (
+      key === "Tab" ||
+      (key === "Enter" && this.input.value.toLowerCase() !== this.found[this.chosen].name)
+    ) {
       this.take(this.found[this.chosen]);
     } else if (key === "Escape") {
       this.close();
@@ -99,7 +123,13 @@ export class Completion {
       const props = { id: `command-${n}`, role: "option", "aria-selected": String(n === this.chosen) };
       // pointerdown, for a click would first take the focus from the field and close the list
       const pick = (/** @type {Event} */ event) => (event.preventDefault(), this.take(command));
-      return el("li", { ...props, on: { pointerdown: pick } }, el("code", {}, command.name), el("i", {}, command.usage), el("span", {}, command.about));
+      return el(
+        "li",
+        { ...props, on: { pointerdown: pick } },
+        el("code", {}, command.name),
+        el("i", {}, command.usage),
+        el("span", {}, command.about),
+      );
     });
     this.list.replaceChildren(...rows);
     if (rows.length) this.input.setAttribute("aria-activedescendant", `command-${this.chosen}`);

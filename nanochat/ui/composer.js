@@ -17,7 +17,10 @@ export class Composer {
     this.stopButton = byId("stop");
     this.completion = new Completion(this.input);
     this.isRunning = false;
-    byId("composer").addEventListener("submit", (/** @type {Event} */ event) => (event.preventDefault(), this.send()));
+    byId("composer").addEventListener(
+      "submit",
+      (/** @type {Event} */ event) => (event.preventDefault(), this.send()),
+    );
     this.stopButton.addEventListener("click", () => (actions.stop(), this.input.focus()));
     this.input.addEventListener("keydown", (/** @type {KeyboardEvent} */ event) => this.key(event));
     for (const type of ["input", "change"]) this.input.addEventListener(type, () => this.changed());

@@ -50,14 +50,20 @@ export class Window {
   /** @param {Message} reply the last one on this branch that was counted */
   learn(reply) {
     const end = this.messages.indexOf(reply) + 1;
-    this.start = Math.max(0, this.messages.findIndex(({ id }) => id === reply.facts?.from));
+    this.start = Math.max(
+      0,
+      this.messages.findIndex(({ id }) => id === reply.facts?.from),
+    );
     const read = this.messages.slice(this.start, end);
     this.ratio = Math.max(0.02, (reply.facts?.used ?? 0) / this.size(read, 1));
   }
 
   /** @param {Message[]} messages @param {number} ratio */
   size(messages, ratio) {
-    const letters = messages.reduce((sum, message) => sum + textOf(message).length + TOKENS_PER_MESSAGE / TOKENS_PER_LETTER, this.system.length);
+    const letters = messages.reduce(
+      (sum, message) => sum + textOf(message).length + TOKENS_PER_MESSAGE / TOKENS_PER_LETTER,
+      this.system.length,
+    );
     return letters * ratio;
   }
 
@@ -88,13 +94,18 @@ export class Window {
       this.isCapped = false;
     } else {
       const what = this.system ? "Your message and the system prompt have" : "Your message has";
-      throw new ApiError("context", `${what} ${error.prompt_tokens} tokens, and the model reads ${this.context} at most. Edit the message to shorten it.`);
+      throw new ApiError(
+        "context",
+        `${what} ${error.prompt_tokens} tokens, and the model reads ${this.context} at most. Edit the message to shorten it.`,
+      );
     }
   }
 
   /** @returns {import("./api.js").ApiMessage[]} */
   request() {
-    const said = this.messages.slice(this.start).map((message) => ({ role: message.role, content: textOf(message), ...toolUses(message) }));
+    const said = this.messages
+      .slice(this.start)
+      .map((message) => ({ role: message.role, content: textOf(message), ...toolUses(message) }));
     return this.system ? [{ role: "system", content: this.system }, ...said] : said;
   }
 }

@@ -17,7 +17,9 @@ const LONGEST_TITLE = 120;
 
 /** @returns {string} */
 export function newId() {
-  return Array.from(crypto.getRandomValues(new Uint8Array(8)), (byte) => byte.toString(16).padStart(2, "0")).join("");
+  return Array.from(crypto.getRandomValues(new Uint8Array(8)), (byte) =>
+    byte.toString(16).padStart(2, "0"),
+  ).join("");
 }
 
 /** @param {string} [system] @returns {Conversation} */
@@ -52,14 +54,16 @@ export function branch(it) {
 
 /** The versions of a message, itself included, oldest first. @param {Conversation} it @param {Message} message */
 export function versions(it, message) {
-  return Object.values(it.messages).filter((other) => other.parent === message.parent && other.role === message.role);
+  return Object.values(it.messages).filter(
+    (other) => other.parent === message.parent && other.role === message.role,
+  );
 }
 
 /** Show the branch that goes through a message, down to its newest end. @param {Conversation} it @param {string} id */
 export function show(it, id) {
   it.leaf = id;
   const all = Object.values(it.messages);
-  for (let child; (child = all.filter((message) => message.parent === it.leaf).pop()); ) it.leaf = child.id;
+  for (let child; (child = all.filter((message) => message.parent === it.leaf).pop());) it.leaf = child.id;
 }
 
 /** What a message says, without its tool calls. @param {Message} message */
@@ -84,7 +88,9 @@ export function titleOf(text) {
 /** The branch that is shown, as Markdown. @param {Conversation} it */
 export function toMarkdown(it) {
   const said = branch(it).map((message) => {
-    const tools = message.parts.filter((part) => part.tool).map(({ tool }) => fenced(`${tool?.input}\n= ${tool?.output}`, tool?.name ?? ""));
+    const tools = message.parts
+      .filter((part) => part.tool)
+      .map(({ tool }) => fenced(`${tool?.input}\n= ${tool?.output}`, tool?.name ?? ""));
     return `## ${message.role === "user" ? "You" : "nanochat"}\n\n${[...tools, textOf(message)].join("\n\n")}`;
   });
   const system = it.system ? [`> ${it.system.replaceAll("\n", "\n> ")}`] : [];
@@ -103,7 +109,8 @@ function fenced(text, language) {
  * @param {any} data @returns {Conversation} @throws {Error} saying what is wrong
  */
 export function read(data) {
-  if (typeof data !== "object" || !data || typeof data.messages !== "object" || !data.messages) throw new Error("it has no messages");
+  if (typeof data !== "object" || !data || typeof data.messages !== "object" || !data.messages)
+    throw new Error("it has no messages");
   /** @type {Map<string, Message>} */
   const messages = new Map();
   for (const [id, raw] of Object.entries(data.messages)) messages.set(id, readMessage(id, raw));
@@ -115,14 +122,20 @@ export function read(data) {
   for (const start of messages.keys()) checkRooted(messages, start);
   const time = (/** @type {any} */ value) => (Number.isFinite(value) ? value : Date.now());
   return {
-    id: readId(data.id), title: readText(data.title ?? "").slice(0, LONGEST_TITLE), system: readText(data.system ?? ""),
-    created: time(data.created), updated: time(data.updated), leaf, messages: Object.fromEntries(messages),
+    id: readId(data.id),
+    title: readText(data.title ?? "").slice(0, LONGEST_TITLE),
+    system: readText(data.system ?? ""),
+    created: time(data.created),
+    updated: time(data.updated),
+    leaf,
+    messages: Object.fromEntries(messages),
   };
 }
 
 /** @param {string} id @param {any} raw @returns {Message} */
 function readMessage(id, raw) {
-  if (raw?.role !== "user" && raw?.role !== "assistant") throw new Error(`a message's role is ${JSON.stringify(raw?.role)}, not user or assistant`);
+  if (raw?.role !== "user" && raw?.role !== "assistant")
+    throw new Error(`a message's role is ${JSON.stringify(raw?.role)}, not user or assistant`);
   if (!Array.isArray(raw.parts)) throw new Error("a message has no parts");
   const parts = raw.parts.map((/** @type {any} */ part) => {
     if (!part?.tool) return { text: readText(part?.text) };
@@ -138,8 +151,11 @@ function readMessage(id, raw) {
 function readFacts(raw) {
   const number = (/** @type {any} */ value) => (Number.isFinite(value) ? Number(value) : 0);
   return {
-    tokens: number(raw.tokens), seconds: number(raw.seconds), used: number(raw.used),
-    from: typeof raw.from === "string" ? raw.from : undefined, end: typeof raw.end === "string" ? raw.end : undefined,
+    tokens: number(raw.tokens),
+    seconds: number(raw.seconds),
+    used: number(raw.used),
+    from: typeof raw.from === "string" ? raw.from : undefined,
+    end: typeof raw.end === "string" ? raw.end : undefined,
   };
 }
 
@@ -151,7 +167,8 @@ function readText(value) {
 
 /** @param {any} value */
 function readId(value) {
-  if (typeof value !== "string" || !/^[0-9a-f]{16}$/.test(value)) throw new Error(`${JSON.stringify(value)} is no id`);
+  if (typeof value !== "string" || !/^[0-9a-f]{16}$/.test(value))
+    throw new Error(`${JSON.stringify(value)} is no id`);
   return value;
 }
 

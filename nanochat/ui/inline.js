@@ -11,7 +11,13 @@ const SPECIAL = /[\\`*_~[!h\n]/g;
 const BARE_LINK = /^https?:\/\/[^\s<>"'`|\\^{}]+/i;
 const ESCAPABLE = "\\`*_{}[]()#+-.!|~<>$";
 /** Longest first: `**` is never two `*`. @type {[string, string][]} */
-const MARKS = [["**", "strong"], ["__", "strong"], ["~~", "del"], ["*", "em"], ["_", "em"]];
+const MARKS = [
+  ["**", "strong"],
+  ["__", "strong"],
+  ["~~", "del"],
+  ["*", "em"],
+  ["_", "em"],
+];
 
 /** @param {string} text @param {number} [depth] @returns {DocumentFragment} */
 export function inline(text, depth = 0) {
@@ -83,7 +89,10 @@ class Inline {
 
   bareLink() {
     if (/\w/.test(this.text[this.at - 1] ?? "") || !this.text.startsWith("http", this.at)) return false;
-    const found = BARE_LINK.exec(this.text.slice(this.at, this.at + LONGEST_LINK))?.[0].replace(/[.,;:!?)\]*_~]+$/, "");
+    const found = BARE_LINK.exec(this.text.slice(this.at, this.at + LONGEST_LINK))?.[0].replace(
+      /[.,;:!?)\]*_~]+$/,
+      "",
+    );
     const node = found && anchor(found, [found]);
     if (node) this.add(node, found.length);
     return Boolean(node);
@@ -96,7 +105,10 @@ class Inline {
     const middle = text.indexOf("](");
     const end = middle < 0 ? -1 : text.indexOf(")", middle);
     if (end < 0) return false;
-    const url = text.slice(middle + 2, end).trim().split(/\s/)[0]; // a title may follow
+    const url = text
+      .slice(middle + 2, end)
+      .trim()
+      .split(/\s/)[0]; // a title may follow
     const node = anchor(url, [inline(text.slice(0, middle) || url, DEEPEST)]);
     if (node) this.add(node, bang + 1 + end + 1);
     return Boolean(node);
@@ -109,7 +121,8 @@ class Inline {
       if (!text.startsWith(mark, at)) continue;
       const start = at + mark.length;
       const inWord = mark[0] === "_" && /\w/.test(text[at - 1] ?? "");
-      const end = this.depth >= DEEPEST || inWord || /\s/.test(text[start] ?? " ") ? -1 : this.closing(mark, start);
+      const end =
+        this.depth >= DEEPEST || inWord || /\s/.test(text[start] ?? " ") ? -1 : this.closing(mark, start);
       if (end >= 0) {
         this.add(el(tag, {}, inline(text.slice(start, end), this.depth + 1)), end + mark.length - at);
       } else {
@@ -164,5 +177,9 @@ function anchor(address, children) {
     return null;
   }
   if (url.protocol !== "http:" && url.protocol !== "https:") return null;
-  return el("a", { href: url.href, target: "_blank", rel: "noopener noreferrer", title: url.href }, ...children);
+  return el(
+    "a",
+    { href: url.href, target: "_blank", rel: "noopener noreferrer", title: url.href },
+    ...children,
+  );
 }

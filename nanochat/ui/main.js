@@ -30,7 +30,10 @@ function wireButtons(app) {
   byId("settings-open").addEventListener("click", () => app.settings.open(app.conversation.system));
   for (const dialog of document.querySelectorAll("dialog.sheet")) {
     // a click on the backdrop is one on the dialog itself
-    dialog.addEventListener("click", (event) => event.target === dialog && /** @type {HTMLDialogElement} */ (dialog).close());
+    dialog.addEventListener(
+      "click",
+      (event) => event.target === dialog && /** @type {HTMLDialogElement} */ (dialog).close(),
+    );
   }
 }
 
@@ -56,11 +59,27 @@ function wireKeys(app) {
 /** @param {App} app */
 function fill(app) {
   const cards = EXAMPLES.map(([question, about]) =>
-    el("li", {}, el("button", { type: "button", on: { click: () => app.send(question) } }, el("strong", {}, question), el("span", {}, about))));
+    el(
+      "li",
+      {},
+      el(
+        "button",
+        { type: "button", on: { click: () => app.send(question) } },
+        el("strong", {}, question),
+        el("span", {}, about),
+      ),
+    ),
+  );
   byId("examples").replaceChildren(...cards);
-  byId("help-commands").replaceChildren(...COMMANDS.flatMap(({ name, usage, about }) =>
-    [el("dt", {}, el("code", {}, name), usage && el("i", {}, ` ${usage}`)), el("dd", {}, about)]));
-  byId("help-keys").replaceChildren(...KEYS.flatMap(([key, about]) => [el("dt", {}, el("kbd", {}, key)), el("dd", {}, about)]));
+  byId("help-commands").replaceChildren(
+    ...COMMANDS.flatMap(({ name, usage, about }) => [
+      el("dt", {}, el("code", {}, name), usage && el("i", {}, ` ${usage}`)),
+      el("dd", {}, about),
+    ]),
+  );
+  byId("help-keys").replaceChildren(
+    ...KEYS.flatMap(([key, about]) => [el("dt", {}, el("kbd", {}, key)), el("dd", {}, about)]),
+  );
 }
 
 drawIcons();

@@ -49,7 +49,7 @@ export function markdown(text) {
 /** @param {string[]} lines @returns {Block[]} */
 function blocks(lines) {
   const found = [];
-  for (let at = 0; at < lines.length; ) {
+  for (let at = 0; at < lines.length;) {
     if (!lines[at].trim()) {
       at += 1;
       continue;
@@ -96,7 +96,9 @@ const END = {
     for (let next = end; next < lines.length; next += 1) {
       const line = lines[next];
       if (!line.trim()) continue; // what follows decides whether the list goes on
-      const goesOn = ITEM.test(line) ? !RULE.test(line) : /^\s{2,}/.test(line) || (next === end && kindOf(lines, next) === "paragraph");
+      const goesOn = ITEM.test(line)
+        ? !RULE.test(line)
+        : /^\s{2,}/.test(line) || (next === end && kindOf(lines, next) === "paragraph");
       if (!goesOn) break;
       end = next + 1;
     }
@@ -126,7 +128,15 @@ function render({ kind, lines }, depth) {
     const [, marks, text] = /** @type {RegExpExecArray} */ (HEADING.exec(lines[0]));
     return el(`h${Math.min(marks.length + 2, 6)}`, {}, inline(text.trim())); // the page has h1 and h2 of its own
   }
-  if (depth < DEEPEST && kind === "quote") return el("blockquote", {}, ...nested(lines.map((line) => line.replace(QUOTE, "")), depth));
+  if (depth < DEEPEST && kind === "quote")
+    return el(
+      "blockquote",
+      {},
+      ...nested(
+        lines.map((line) => line.replace(QUOTE, "")),
+        depth,
+      ),
+    );
   if (depth < DEEPEST && kind === "list") return list(lines, depth);
   return el("p", {}, inline(lines.map((line) => line.trimStart()).join("\n")));
 }
@@ -141,7 +151,9 @@ function codeBlock(lines) {
   const [, mark, info] = /** @type {RegExpExecArray} */ (FENCE.exec(lines[0]));
   const closed = lines.length > 1 && isFenceEnd(lines[lines.length - 1], mark);
   const code = lines.slice(1, closed ? -1 : undefined).join("\n");
-  const button = iconButton("copy", "Copy code", (event) => copy(code, /** @type {HTMLElement} */ (event.currentTarget)));
+  const button = iconButton("copy", "Copy code", (event) =>
+    copy(code, /** @type {HTMLElement} */ (event.currentTarget)),
+  );
   const head = el("figcaption", {}, el("span", {}, info.trim().split(/\s/)[0] || "text"), button);
   return el("figure", { class: "code" }, head, el("pre", { tabIndex: 0 }, el("code", {}, code)));
 }
@@ -149,12 +161,18 @@ function codeBlock(lines) {
 /** @param {string[]} lines */
 function table(lines) {
   const [head, delimiters, ...rows] = lines.map(cells);
-  const sides = delimiters.map((cell) => (cell.endsWith(":") ? (cell.startsWith(":") ? "center" : "right") : "left"));
+  const sides = delimiters.map((cell) =>
+    cell.endsWith(":") ? (cell.startsWith(":") ? "center" : "right") : "left",
+  );
   /** @param {string} tag @param {string[]} row */
   const line = (tag, row) =>
     el("tr", {}, ...head.map((_, n) => el(tag, { class: sides[n] ?? "left" }, inline(row[n] ?? ""))));
   const body = el("tbody", {}, ...rows.map((row) => line("td", row)));
-  return el("div", { class: "table", tabIndex: 0, role: "region", "aria-label": "Table" }, el("table", {}, el("thead", {}, line("th", head)), body));
+  return el(
+    "div",
+    { class: "table", tabIndex: 0, role: "region", "aria-label": "Table" },
+    el("table", {}, el("thead", {}, line("th", head)), body),
+  );
 }
 
 /** The line below a table's head. @param {string} line */
@@ -164,8 +182,14 @@ function isDelimiters(line) {
 
 /** @param {string} line @returns {string[]} */
 function cells(line) {
-  const inside = line.trim().replace(/^\|/, "").replace(/(?<!\\)\|$/, "");
-  return inside.split(/(?<!\\)\|/).slice(0, 50).map((cell) => cell.trim().replaceAll("\\|", "|"));
+  const inside = line
+    .trim()
+    .replace(/^\|/, "")
+    .replace(/(?<!\\)\|$/, "");
+  return inside
+    .split(/(?<!\\)\|/)
+    .slice(0, 50)
+    .map((cell) => cell.trim().replaceAll("\\|", "|"));
 }
 
 /** @param {string[]} lines @param {number} depth */
@@ -176,7 +200,10 @@ function list(lines, depth) {
   for (const line of lines) {
     const item = ITEM.exec(line);
     if (item && item[1].length <= indent.length + 1) items.push([item[3].trimStart()]);
-    else items[items.length - 1].push(line.replace(new RegExp(`^ {0,${indent.length + bullet.length + 1}}`), ""));
+    else
+      items[items.length - 1].push(
+        line.replace(new RegExp(`^ {0,${indent.length + bullet.length + 1}}`), ""),
+      );
   }
   const isTight = !lines.some((line) => !line.trim());
   const made = items.map((item) => {

@@ -9,7 +9,9 @@ import { Markdown } from "./markdown.js";
 /** @typedef {{edit: (message: Message, text: string) => void, again: (message: Message) => void, show: (id: string) => void}} Actions */
 
 const ENDED = /** @type {Object<string, string>} */ ({
-  stopped: "Stopped.", length: "Cut off: the reply reached its greatest length.", error: "Broken off.",
+  stopped: "Stopped.",
+  length: "Cut off: the reply reached its greatest length.",
+  error: "Broken off.",
 });
 
 export class MessageView {
@@ -21,7 +23,13 @@ export class MessageView {
     this.body = el("div", { class: "body" });
     this.foot = el("div", { class: "foot" });
     const who = message.role === "user" ? "You said" : "nanochat said";
-    this.root = el("article", { class: `message ${message.role}`, data: { id: message.id } }, el("h2", { class: "visually-hidden" }, who), this.body, this.foot);
+    this.root = el(
+      "article",
+      { class: `message ${message.role}`, data: { id: message.id } },
+      el("h2", { class: "visually-hidden" }, who),
+      this.body,
+      this.foot,
+    );
     /** What is drawn of each part: its place, and how many letters of it. @type {{place: HTMLElement, text?: Markdown, length: number}[]} */
     this.drawn = [];
     this.isRunning = false;
@@ -62,11 +70,17 @@ export class MessageView {
     if (this.isRunning || this.body.classList.contains("editing")) return this.foot.replaceChildren();
     const isUser = message.role === "user";
     const ended = ENDED[message.facts?.end ?? ""];
-    const copyButton = iconButton("copy", "Copy message", (event) => copy(textOf(message), /** @type {HTMLElement} */ (event.currentTarget)));
+    const copyButton = iconButton("copy", "Copy message", (event) =>
+      copy(textOf(message), /** @type {HTMLElement} */ (event.currentTarget)),
+    );
     const change = isUser
       ? iconButton("edit", "Edit message", () => this.edit())
       : iconButton("again", "Ask again", () => actions.again(message));
-    this.foot.replaceChildren(...[ended && el("span", { class: "ended" }, ended), this.versions(), copyButton, change].filter(Boolean));
+    this.foot.replaceChildren(
+      ...[ended && el("span", { class: "ended" }, ended), this.versions(), copyButton, change].filter(
+        Boolean,
+      ),
+    );
   }
 
   /** `‹ 2 / 3 ›`, if the message was edited or the question asked again. */
@@ -74,15 +88,30 @@ export class MessageView {
     const all = versions(this.conversation, this.message);
     if (all.length < 2) return null;
     const at = all.indexOf(this.message);
-    const step = (/** @type {number} */ by) => () => this.actions.show(all[(at + by + all.length) % all.length].id);
-    const words = el("span", { "aria-label": `Version ${at + 1} of ${all.length}` }, `${at + 1} / ${all.length}`);
-    return el("span", { class: "versions" }, iconButton("left", "Earlier version", step(-1)), words, iconButton("right", "Later version", step(1)));
+    const step = (/** @type {number} */ by) => () =>
+      this.actions.show(all[(at + by + all.length) % all.length].id);
+    const words = el(
+      "span",
+      { "aria-label": `Version ${at + 1} of ${all.length}` },
+      `${at + 1} / ${all.length}`,
+    );
+    return el(
+      "span",
+      { class: "versions" },
+      iconButton("left", "Earlier version", step(-1)),
+      words,
+      iconButton("right", "Later version", step(1)),
+    );
   }
 
   /** Change a sent message in place; sending it makes a new branch. */
   edit() {
     const before = textOf(this.message);
-    const area = el("textarea", { value: before, "aria-label": "Edit message", rows: Math.min(12, before.split("\n").length + 1) });
+    const area = el("textarea", {
+      value: before,
+      "aria-label": "Edit message",
+      rows: Math.min(12, before.split("\n").length + 1),
+    });
     const close = () => {
       this.body.classList.remove("editing");
       this.update();
@@ -95,15 +124,19 @@ export class MessageView {
       if (text && text !== before) this.actions.edit(this.message, text);
     };
     area.addEventListener("keydown", (/** @type {KeyboardEvent} */ event) => {
-      if (event.isComposing || (event.key !== "Escape" && !(event.key === "Enter" && !event.shiftKey))) return;
+      if (event.isComposing || (event.key !== "Escape" && !(event.key === "Enter" && !event.shiftKey)))
+        return;
       event.preventDefault();
       event.stopPropagation();
       if (event.key === "Escape") close();
       else send();
     });
-    const buttons = el("div", { class: "buttons" },
+    const buttons = el(
+      "div",
+      { class: "buttons" },
       el("button", { type: "button", class: "quiet", on: { click: close } }, "Cancel"),
-      el("button", { type: "button", class: "primary", on: { click: send } }, "Send"));
+      el("button", { type: "button", class: "primary", on: { click: send } }, "Send"),
+    );
     this.body.classList.add("editing");
     this.body.replaceChildren(area, buttons);
     this.buttons();
@@ -114,7 +147,14 @@ export class MessageView {
 
 /** @param {import("./conversation.js").Tool} tool */
 function toolCall({ name, input, output }) {
-  const line = (/** @type {string} */ label, /** @type {string} */ text) => el("div", {}, el("span", { class: "label" }, label), el("pre", { tabIndex: 0 }, el("code", {}, text)));
+  const line = (/** @type {string} */ label, /** @type {string} */ text) =>
+    el("div", {}, el("span", { class: "label" }, label), el("pre", { tabIndex: 0 }, el("code", {}, text)));
   const short = input.length > 60 || input.includes("\n") ? "" : `${input} = ${output || "?"}`.slice(0, 90);
-  return el("details", { class: "tool" }, el("summary", {}, icon("tool"), el("span", {}, name), el("code", {}, short)), line("Input", input), line("Output", output || "(none)"));
+  return el(
+    "details",
+    { class: "tool" },
+    el("summary", {}, icon("tool"), el("span", {}, name), el("code", {}, short)),
+    line("Input", input),
+    line("Output", output || "(none)"),
+  );
 }

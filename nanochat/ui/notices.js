@@ -13,7 +13,8 @@ export function toast(text, undo) {
     clearTimeout(timer);
     shown.remove();
   };
-  const button = undo && el("button", { type: "button", class: "quiet", on: { click: () => (close(), undo()) } }, "Undo");
+  const button =
+    undo && el("button", { type: "button", class: "quiet", on: { click: () => (close(), undo()) } }, "Undo");
   const shown = el("div", { class: "toast" }, el("span", {}, text), button);
   let timer = setTimeout(close, SHOWN_MS);
   shown.addEventListener("pointerenter", () => clearTimeout(timer));
@@ -24,8 +25,13 @@ export function toast(text, undo) {
 }
 
 const HEADLINES = /** @type {Object<string, string>} */ ({
-  token: "A token is needed", busy: "The server is busy", loading: "The model is loading", context: "This does not fit",
-  network: "Connection lost", request: "The server refused this", server: "Something went wrong on the server",
+  token: "A token is needed",
+  busy: "The server is busy",
+  loading: "The model is loading",
+  context: "This does not fit",
+  network: "Connection lost",
+  request: "The server refused this",
+  server: "Something went wrong on the server",
 });
 
 /**
@@ -35,8 +41,15 @@ const HEADLINES = /** @type {Object<string, string>} */ ({
  */
 export function errorPanel(error, retry) {
   const left = el("span", { class: "left" });
-  const button = retry && el("button", { type: "button", class: "primary", on: { click: retry } }, "Try again");
-  const words = el("div", { class: "words" }, el("strong", {}, HEADLINES[error.kind] ?? "Something went wrong"), el("p", {}, error.message), left);
+  const button =
+    retry && el("button", { type: "button", class: "primary", on: { click: retry } }, "Try again");
+  const words = el(
+    "div",
+    { class: "words" },
+    el("strong", {}, HEADLINES[error.kind] ?? "Something went wrong"),
+    el("p", {}, error.message),
+    left,
+  );
   const panel = el("div", { class: `notice ${error.kind}`, role: "alert" }, icon("warn"), words, button);
   if (retry && error.wait_s) countdown(panel, left, error.wait_s, retry);
   return panel;

@@ -83,7 +83,12 @@ export class Run {
 
   /** Tokens of the context that are used by now, about. */
   get used() {
-    return this.facts.used ?? Math.round(this.window.size([...this.window.messages.slice(this.window.start), this.reply], this.window.ratio));
+    return (
+      this.facts.used ??
+      Math.round(
+        this.window.size([...this.window.messages.slice(this.window.start), this.reply], this.window.ratio),
+      )
+    );
   }
 
   /** Nothing has come, and nothing will. */

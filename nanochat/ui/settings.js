@@ -10,15 +10,58 @@ const KEY = "nanochat.sampling";
 const LARGEST_SEED = 2 ** 31 - 1;
 
 /** As the terminal's. @type {Sampling} */
-export const DEFAULTS = Object.freeze({ temperature: 0.6, top_k: 50, top_p: 1, max_tokens: null, seed: null });
+export const DEFAULTS = Object.freeze({
+  temperature: 0.6,
+  top_k: 50,
+  top_p: 1,
+  max_tokens: null,
+  seed: null,
+});
 
 /** @type {Dial[]} */
 export const DIALS = [
-  { name: "temperature", label: "Temperature", about: "0 always takes the likeliest token", low: 0, high: 2, step: 0.05 },
-  { name: "top_k", label: "Top-k", about: "choose among the k likeliest; 0 = all", low: 0, high: 200, step: 1 },
-  { name: "top_p", label: "Top-p", about: "choose among the likeliest that sum to this", low: 0.05, high: 1, step: 0.05 },
-  { name: "max_tokens", label: "Max tokens", about: "length of a reply at most", low: 1, high: 2048, step: 1, none: "as fits" },
-  { name: "seed", label: "Seed", about: "the same seed gives the same reply", low: 0, high: LARGEST_SEED, step: 1, none: "random" },
+  {
+    name: "temperature",
+    label: "Temperature",
+    about: "0 always takes the likeliest token",
+    low: 0,
+    high: 2,
+    step: 0.05,
+  },
+  {
+    name: "top_k",
+    label: "Top-k",
+    about: "choose among the k likeliest; 0 = all",
+    low: 0,
+    high: 200,
+    step: 1,
+  },
+  {
+    name: "top_p",
+    label: "Top-p",
+    about: "choose among the likeliest that sum to this",
+    low: 0.05,
+    high: 1,
+    step: 0.05,
+  },
+  {
+    name: "max_tokens",
+    label: "Max tokens",
+    about: "length of a reply at most",
+    low: 1,
+    high: 2048,
+    step: 1,
+    none: "as fits",
+  },
+  {
+    name: "seed",
+    label: "Seed",
+    about: "the same seed gives the same reply",
+    low: 0,
+    high: LARGEST_SEED,
+    step: 1,
+    none: "random",
+  },
 ];
 
 /** @param {Dial} dial @param {any} value @returns {number|null} a legal value, or null for none; NaN if there is no such */
@@ -75,9 +118,28 @@ export class Settings {
     const { name, label, about, low, high, step, none } = dial;
     const value = this.sampling[name];
     const id = `dial-${name}`;
-    const number = el("input", { type: "number", id, min: low, max: high, step: "any", value: value ?? "", placeholder: none ?? "", inputMode: "decimal", "aria-describedby": `${id}-about` });
+    const number = el("input", {
+      type: "number",
+      id,
+      min: low,
+      max: high,
+      step: "any",
+      value: value ?? "",
+      placeholder: none ?? "",
+      inputMode: "decimal",
+      "aria-describedby": `${id}-about`,
+    });
     const hasSlider = name !== "seed";
-    const slider = hasSlider ? el("input", { type: "range", min: low, max: high, step, value: value ?? high, "aria-label": `${label}, slider` }) : null;
+    const slider = hasSlider
+      ? el("input", {
+          type: "range",
+          min: low,
+          max: high,
+          step,
+          value: value ?? high,
+          "aria-label": `${label}, slider`,
+        })
+      : null;
     const change = (/** @type {any} */ raw) => {
       const wanted = legal(dial, raw);
       const isLegal = wanted === null || !Number.isNaN(wanted);

@@ -24,7 +24,9 @@ export class Sidebar {
       if (event.key === "Escape" && this.narrow.matches) this.toggle(false);
     });
     this.menu.addEventListener("keydown", (/** @type {KeyboardEvent} */ event) => this.menuKey(event));
-    this.narrow.addEventListener("change", () => this.toggle(!this.narrow.matches && fromJson(KEY, Boolean, true), false));
+    this.narrow.addEventListener("change", () =>
+      this.toggle(!this.narrow.matches && fromJson(KEY, Boolean, true), false),
+    );
     this.toggle(this.isOpen, false);
   }
 
@@ -48,8 +50,12 @@ export class Sidebar {
 
   /** @param {Conversation[]} conversations @param {string} current @param {Set<string>} running ids */
   draw(conversations, current, running) {
-    const focused = /** @type {HTMLElement|null} */ (document.activeElement)?.closest?.("#conversations li")?.getAttribute("data-id");
-    const rows = conversations.map((conversation) => this.row(conversation, conversation.id === current, running.has(conversation.id)));
+    const focused = /** @type {HTMLElement|null} */ (document.activeElement)
+      ?.closest?.("#conversations li")
+      ?.getAttribute("data-id");
+    const rows = conversations.map((conversation) =>
+      this.row(conversation, conversation.id === current, running.has(conversation.id)),
+    );
     this.list.replaceChildren(...rows);
     if (focused) this.list.querySelector(`[data-id="${focused}"] button`)?.focus();
   }
@@ -57,9 +63,27 @@ export class Sidebar {
   /** @param {Conversation} conversation @param {boolean} isCurrent @param {boolean} isRunning */
   row(conversation, isCurrent, isRunning) {
     const title = conversation.title || "New conversation";
-    const words = [el("span", { class: "name" }, title), el("small", {}, isRunning ? "writing…" : when(conversation.updated))];
-    const open = el("button", { type: "button", class: "open", title, ...(isCurrent ? { "aria-current": "true" } : {}), on: { click: () => this.actions.open(conversation.id) } }, ...words);
-    const more = iconButton("more", `More about ${title}`, () => this.openMenu(more, conversation, row), "more");
+    const words = [
+      el("span", { class: "name" }, title),
+      el("small", {}, isRunning ? "writing…" : when(conversation.updated)),
+    ];
+    const open = el(
+      "button",
+      {
+        type: "button",
+        class: "open",
+        title,
+        ...(isCurrent ? { "aria-current": "true" } : {}),
+        on: { click: () => this.actions.open(conversation.id) },
+      },
+      ...words,
+    );
+    const more = iconButton(
+      "more",
+      `More about ${title}`,
+      () => this.openMenu(more, conversation, row),
+      "more",
+    );
     const row = el("li", { data: { id: conversation.id }, class: isCurrent ? "current" : "" }, open, more);
     return row;
   }
@@ -68,10 +92,21 @@ export class Sidebar {
   openMenu(button, conversation, row) {
     const { id } = conversation;
     const item = (/** @type {string} */ label, /** @type {() => void} */ run, extra = "") =>
-      el("button", { type: "button", role: "menuitem", class: extra, on: { click: () => (this.menu.hidePopover(), run()) } }, label);
+      el(
+        "button",
+        {
+          type: "button",
+          role: "menuitem",
+          class: extra,
+          on: { click: () => (this.menu.hidePopover(), run()) },
+        },
+        label,
+      );
     this.menu.replaceChildren(
-      item("Rename", () => this.rename(conversation, row)), item("Export as Markdown", () => this.actions.save(id, "md")),
-      item("Export as JSON", () => this.actions.save(id, "json")), item("Delete", () => this.actions.remove(id), "danger"),
+      item("Rename", () => this.rename(conversation, row)),
+      item("Export as Markdown", () => this.actions.save(id, "md")),
+      item("Export as JSON", () => this.actions.save(id, "json")),
+      item("Delete", () => this.actions.remove(id), "danger"),
     );
     this.menu.showPopover();
     const place = button.getBoundingClientRect();
@@ -91,12 +126,20 @@ export class Sidebar {
 
   /** @param {Conversation} conversation @param {HTMLElement} row */
   rename(conversation, row) {
-    const field = el("input", { type: "text", value: conversation.title, maxLength: 120, "aria-label": "Name of the conversation" });
+    const field = el("input", {
+      type: "text",
+      value: conversation.title,
+      maxLength: 120,
+      "aria-label": "Name of the conversation",
+    });
     let isDone = false;
     const done = (/** @type {boolean} */ keep) => {
       if (isDone) return;
       isDone = true;
-      this.actions.rename(conversation.id, keep && field.value.trim() ? field.value.trim() : conversation.title);
+      this.actions.rename(
+        conversation.id,
+        keep && field.value.trim() ? field.value.trim() : conversation.title,
+      );
     };
     field.addEventListener("blur", () => done(true));
     field.addEventListener("keydown", (/** @type {KeyboardEvent} */ event) => {

@@ -35,7 +35,10 @@ export class Speech {
 
   /** @param {string} text */
   say(text) {
-    const spoken = text.replace(/[*_`#|>~]+/g, " ").replace(/\s+/g, " ").trim();
+    const spoken = text
+      .replace(/[*_`#|>~]+/g, " ")
+      .replace(/\s+/g, " ")
+      .trim();
     if (spoken) this.queue.push(spoken);
     if (!this.timer) this.speak();
   }

@@ -7,10 +7,14 @@ const NEARLY_FULL = 0.8;
 /** @param {import("./api.js").Model|null} model @param {string} [instead] what to say while there is none */
 export function showModel(model, instead = "connecting…") {
   byId("model").textContent = model?.id ?? instead;
-  const facts = [model?.context_length && `reads ${model.context_length.toLocaleString()} tokens`, model?.tools?.length && `tools: ${model.tools.join(", ")}`];
+  const facts = [
+    model?.context_length && `reads ${model.context_length.toLocaleString()} tokens`,
+    model?.tools?.length && `tools: ${model.tools.join(", ")}`,
+  ];
   byId("model").title = facts.filter(Boolean).join("; ");
   if (model?.context_length) {
-    byId("welcome-model").textContent = `A language model that was trained from scratch. It reads ${model.context_length.toLocaleString()} tokens at most, a few turns of a conversation.`;
+    byId("welcome-model").textContent =
+      `A language model that was trained from scratch. It reads ${model.context_length.toLocaleString()} tokens at most, a few turns of a conversation.`;
   }
 }
 
@@ -25,5 +29,6 @@ export function showUse(facts, used, context) {
   bar.value = Math.min(used, context);
   bar.classList.toggle("full", used > NEARLY_FULL * context);
   byId("context-text").textContent = `${used.toLocaleString()} / ${context.toLocaleString()}`;
-  byId("context").title = `The model reads ${context.toLocaleString()} tokens; this conversation uses ${used.toLocaleString()} of them. When they are used up, the oldest turns are left out.`;
+  byId("context").title =
+    `The model reads ${context.toLocaleString()} tokens; this conversation uses ${used.toLocaleString()} of them. When they are used up, the oldest turns are left out.`;
 }

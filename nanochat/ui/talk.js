@@ -45,7 +45,8 @@ export class Talk {
       if (!this.model) showModel(null, error.kind === "loading" ? "loading…" : "not connected");
       const again = () => this.attempt(action);
       if (error.kind === "token" && (await askForToken(hasToken()))) return again();
-      if (conversation === this.app.conversation) thread.notice(errorPanel(error, error.kind === "context" ? undefined : again));
+      if (conversation === this.app.conversation)
+        thread.notice(errorPanel(error, error.kind === "context" ? undefined : again));
     }
   }
 
@@ -66,7 +67,12 @@ export class Talk {
     return this.attempt(async () => {
       await this.connect();
       const message = tree.add(conversation, "assistant", question.id);
-      const run = new Run(conversation, message, /** @type {any} */ (this.model), this.app.settings.request());
+      const run = new Run(
+        conversation,
+        message,
+        /** @type {any} */ (this.model),
+        this.app.settings.request(),
+      );
       this.runs.set(conversation.id, run);
       this.app.draw();
       try {
@@ -101,7 +107,7 @@ export class Talk {
   finished(run) {
     const { conversation, reply } = run;
     this.runs.delete(conversation.id);
-    if (run.isEmpty && run.facts.end !== "stop") tree.remove(conversation, reply);
+    if (run.isEmpty && (run.facts.end === "error" || run.facts.end === "stopped")) tree.remove(conversation, reply);
     conversation.updated = Date.now();
     this.app.keep(conversation);
     if (conversation === this.app.conversation) {
@@ -124,7 +130,10 @@ export class Talk {
     const before = conversation.leaf;
     await this.stop(conversation);
     if (conversation !== this.app.conversation) return;
-    toast("Sent as a new version. The earlier one is kept.", () => conversation === this.app.conversation && this.app.show(before ?? message.id));
+    toast(
+      "Sent as a new version. The earlier one is kept.",
+      () => conversation === this.app.conversation && this.app.show(before ?? message.id),
+    );
     await this.reply(tree.add(conversation, "user", message.parent, text));
   }
 

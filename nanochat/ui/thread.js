@@ -20,7 +20,11 @@ export class Thread {
     this.shown = "";
     /** @type {HTMLElement|null} */
     this.panel = null;
-    const fresh = el("button", { type: "button", class: "quiet", on: { click: () => actions.fresh() } }, "New conversation");
+    const fresh = el(
+      "button",
+      { type: "button", class: "quiet", on: { click: () => actions.fresh() } },
+      "New conversation",
+    );
     const told = el("span", {}, "The context is full: the model no longer reads what is above this line.");
     this.divider = el("div", { class: "divider", role: "note" }, told, fresh);
     this.scroller.addEventListener("scroll", () => this.scrolled(), { passive: true });
@@ -38,7 +42,10 @@ export class Thread {
     }
     const messages = branch(conversation);
     const last = messages.filter(({ role }) => role === "assistant").pop();
-    const start = Math.max(0, messages.findIndex(({ id }) => id === last?.facts?.from));
+    const start = Math.max(
+      0,
+      messages.findIndex(({ id }) => id === last?.facts?.from),
+    );
     /** @type {HTMLElement[]} */
     const wanted = [];
     messages.forEach((message, n) => {

@@ -7,7 +7,9 @@ import { byId } from "./dom.js";
 export function askForToken(isWrong) {
   const dialog = byId("token");
   const field = byId("token-input");
-  if (isWrong) byId("token-why").textContent = "That token is not the server's. It is in the file that the server named when it started.";
+  if (isWrong)
+    byId("token-why").textContent =
+      "That token is not the server's. It is in the file that the server named when it started.";
   return new Promise((resolve) => {
     const done = (/** @type {boolean} */ given) => {
       if (given) keepToken(field.value.trim());
@@ -15,7 +17,10 @@ export function askForToken(isWrong) {
       dialog.close();
       resolve(given);
     };
-    dialog.querySelector("form").onsubmit = (/** @type {Event} */ event) => (event.preventDefault(), done(true));
+    dialog.querySelector("form").onsubmit = (/** @type {Event} */ event) => (
+      event.preventDefault(),
+      done(true)
+    );
     dialog.oncancel = () => done(false);
     byId("token-cancel").onclick = () => done(false);
     dialog.showModal();

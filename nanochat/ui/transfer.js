@@ -10,14 +10,23 @@ const LARGEST_MB = 20;
 
 /** @param {Conversation} conversation @param {"md"|"json"} format */
 export function saveOne(conversation, format) {
-  const name = (conversation.title || "conversation").toLowerCase().replace(/[^\p{L}\p{N}]+/gu, "-").replace(/^-+|-+$/g, "").slice(0, 60) || "conversation";
+  const name =
+    (conversation.title || "conversation")
+      .toLowerCase()
+      .replace(/[^\p{L}\p{N}]+/gu, "-")
+      .replace(/^-+|-+$/g, "")
+      .slice(0, 60) || "conversation";
   if (format === "md") download(`${name}.md`, "text/markdown", toMarkdown(conversation));
   else saveAll([conversation], name);
 }
 
 /** @param {Conversation[]} conversations @param {string} [name] */
 export function saveAll(conversations, name = "nanochat-conversations") {
-  download(`${name}.json`, "application/json", `${JSON.stringify({ format: FORMAT, version: 1, conversations }, null, 1)}\n`);
+  download(
+    `${name}.json`,
+    "application/json",
+    `${JSON.stringify({ format: FORMAT, version: 1, conversations }, null, 1)}\n`,
+  );
 }
 
 /** @param {string} name @param {string} type @param {string} text */
@@ -33,7 +42,14 @@ function download(name, type, text) {
 /** Let the user choose a file. @returns {Promise<File|null>} */
 export function chooseFile() {
   return new Promise((resolve) => {
-    const input = el("input", { type: "file", accept: ".json,application/json", id: "import-file", class: "visually-hidden", tabIndex: -1, "aria-hidden": "true" });
+    const input = el("input", {
+      type: "file",
+      accept: ".json,application/json",
+      id: "import-file",
+      class: "visually-hidden",
+      tabIndex: -1,
+      "aria-hidden": "true",
+    });
     const done = (/** @type {File|null} */ file) => (input.remove(), resolve(file));
     input.addEventListener("change", () => done(input.files[0] ?? null));
     input.addEventListener("cancel", () => done(null));
@@ -51,7 +67,8 @@ export async function readFile(file) {
   } catch {
     throw new Error(`${file.name} is not JSON.`);
   }
-  if (data?.format !== FORMAT || !Array.isArray(data.conversations)) throw new Error(`${file.name} was not exported by this page: "format" is not "${FORMAT}".`);
+  if (data?.format !== FORMAT || !Array.isArray(data.conversations))
+    throw new Error(`${file.name} was not exported by this page: "format" is not "${FORMAT}".`);
   return data.conversations.map((/** @type {any} */ raw, /** @type {number} */ n) => {
     try {
       return { ...read(raw), id: newId() };

@@ -9,7 +9,7 @@ LIMIT_S = 20.0
 
 
 def until(page: Any, condition: str, arg: Any = None) -> None:
-    """Wait for a JavaScript function to be true (Playwright's own wait needs eval, which the policy forbids)."""
+    """Wait for a JavaScript function to be true; Playwright's own wait needs eval, which is forbidden."""
     end = time.monotonic() + LIMIT_S
     while not page.evaluate(condition, arg):
         assert time.monotonic() < end, f"it does not come to {condition} {arg or ''}"
@@ -28,8 +28,9 @@ def ask(page: Any, text: str) -> None:
 
 def answered(page: Any, count: int) -> None:
     """So many replies are shown, and none is being written."""
-    done = "document.querySelector('#stop').hidden && document.querySelectorAll('.message.assistant .foot button').length"
-    until(page, f"(n) => {done} && document.querySelectorAll('.message.assistant').length === n", count)
+    replies = "document.querySelectorAll('.message.assistant').length === n"
+    is_done = "document.querySelector('#stop').hidden && document.querySelector('.assistant .foot button')"
+    until(page, f"(n) => {is_done} && {replies}", count)
 
 
 def limit(page: Any, tokens: int) -> None:

@@ -1,4 +1,4 @@
-"""Servers for the tests of the page: the real one, a proxy that cuts its bytes, and one that says what it is told.
+"""Servers for the tests of the page: the real one, a proxy that cuts bytes, one that says what it is told.
 
 What it is: `served` (the whole application, scheduler and a small model of random weights, in a thread),
 `Proxy` (TCP; a few bytes at a time, or none any more), `Scripted` (the page under the real policy, with
@@ -43,7 +43,7 @@ class Opening(threading.Event):
 def served(
     tokenizer: Tokenizer, *, context: int, token: str | None = None, is_open: bool = True
 ) -> Iterator[Opening]:
-    """The real server; `is_open` False: its model goes on loading until the event is set."""
+    """The real server; `is_open` False: the model goes on loading until the event is set."""
     engine = Engine(random_model(depth=2, context=context), tokenizer, Tools())
     worker = Worker("cpu/0", Scheduler(engine, 4, waiting=16))
     model = Model("toy", context, engine.config.vocab_size, engine.rules, Tools(), Sampling(), 16)
@@ -77,7 +77,7 @@ def served(
 
 
 class Proxy:
-    """Passes bytes to `port`, back in pieces of `size` bytes, `pause_s` apart; `cut()` breaks off all connections."""
+    """Passes bytes to `port`, back in pieces of `size`, `pause_s` apart; `cut()` ends all connections."""
 
     def __init__(self, port: int, size: int) -> None:
         self.target, self.size = port, size

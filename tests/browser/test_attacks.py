@@ -16,10 +16,11 @@ WATCH = """window.attacks = 0; window.attack = () => { window.attacks += 1 };
 document.addEventListener('securitypolicyviolation', () => { window.attacks += 1 })"""
 ILLEGAL = """() => {
   const all = [...document.querySelectorAll('#thread *, #conversations *, #toasts *, #title, #title *')];
-  const tags = ['SCRIPT', 'IMG', 'IFRAME', 'OBJECT', 'EMBED', 'STYLE', 'LINK', 'VIDEO', 'FORM', 'INPUT', 'MATH', 'META', 'BASE'];
+  const tags = 'SCRIPT IMG IFRAME OBJECT EMBED STYLE LINK VIDEO FORM INPUT MATH META BASE'.split(' ');
   return all.filter((node) => tags.includes(node.tagName)
     || [...node.attributes].some(({name}) => name.startsWith('on'))
-    || (node.tagName === 'A' && (!/^https?:$/.test(node.protocol) || !node.rel.includes('noopener')))).length }"""
+    || (node.tagName === 'A' && !/^https?:$/.test(node.protocol))
+    || (node.tagName === 'A' && !node.rel.includes('noopener'))).length }"""
 
 
 def as_file(conversations: list[dict[str, Any]], folder: Path) -> Path:
@@ -104,9 +105,6 @@ def test_two_hundred_payloads_are_inert_in_replies_and_questions(open_page: Any,
     ask(page, text)
     page.wait_for_selector(".message.assistant [aria-label='Ask again']", state="attached")
     assert page.locator(".message.user .body").inner_text().count("attack") == text.count("attack")
-    assert page.evaluate(
-        "JSON.parse(localStorage[Object.keys(localStorage).find((k) => k.includes('.conversation.'))]).messages"
-    )
     unharmed(page, requests, scripted.url)
 
 

@@ -1,4 +1,4 @@
-"""The reader of events and the Markdown of the page by themselves, in the browser. Run: `pytest -m browser`."""
+"""The page's reader of events and its Markdown, by themselves, in the browser. Run: `pytest -m browser`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ from servers import Scripted
 pytestmark = pytest.mark.browser
 EVENTS = """async ([bytes, size]) => {
   const {EventParser} = await import('/ui/sse.js'), parser = new EventParser(), found = [];
-  for (let at = 0; at < bytes.length; at += size) found.push(...parser.push(new Uint8Array(bytes.slice(at, at + size))));
+  for (let at = 0; at < bytes.length; at += size) {
+    found.push(...parser.push(new Uint8Array(bytes.slice(at, at + size))));
+  }
   return found }"""
 MARKDOWN = """async ([text, size]) => {
   const {Markdown} = await import('/ui/markdown.js');
@@ -34,7 +36,8 @@ CASES = {
 
 def test_events_survive_any_cut(open_page: Any, scripted: Scripted) -> None:
     page = open_page(scripted.url)
-    text = ': ping\r\n\r\ndata: {"a":"Größe 🎈"}\r\n\r\nevent: x\ndata: one\ndata:two\n\ndata: [DONE]\n\ndata: cut'
+    text = ': ping\r\n\r\ndata: {"a":"Größe 🎈"}\r\n\r\n'
+    text += "event: x\ndata: one\ndata:two\n\ndata: [DONE]\n\ndata: cut"
     for size in range(1, 40):
         found = page.evaluate(EVENTS, [list(text.encode()), size])
         assert found == ['{"a":"Größe 🎈"}', "one\ntwo", "[DONE]"], size
