@@ -351,6 +351,14 @@ class Bench(Places):
 
 
 @dataclass(frozen=True)
+class Info(Rooted):
+    """How to say what is here."""
+
+    json: bool = opt(False, "print one JSON object")
+    self_test: bool = opt(False, "instead: import, tokenizer, an optimizer step on each device; no network")
+
+
+@dataclass(frozen=True)
 class Sampled(Trained):
     """How the next token is chosen."""
 

@@ -166,7 +166,7 @@ def gather(
             need_bytes=int(shards * SHARD_BYTES) + _checkpoint_bytes(wanted),
             need_files=len(lacking) + 100 * len(wanted.stage_names),
             log_folder=logs,
-            log_fault=_write_fault(logs),
+            log_fault=write_fault(logs),
             tokenizer=_hash_in(resolve(root, wanted.tok_dir) / "tokenizer.json"),
             trained_with=_trained_with(root, wanted),
             python=sys.version_info[:2],
@@ -188,7 +188,7 @@ def _checkpoint_bytes(wanted: Wanted) -> int:
     return 3 * 12 * parameters * len(set(TRAINING) & set(wanted.stage_names))
 
 
-def _write_fault(folder: Path) -> str:
+def write_fault(folder: Path) -> str:
     """Why no file can be made in `folder`, or in the folder in which it would be made; "" if one can."""
     there = nearest(folder)
     blocked = next((path for path in (folder, *folder.parents) if path.exists() and not path.is_dir()), None)
@@ -263,7 +263,7 @@ def _scratch_fault(site: Site) -> str:
     path = os.path.expandvars(site.local_scratch)
     if "$" in path:
         return f"{site.local_scratch} names a variable that is not set on this node"
-    return _write_fault(Path(path)) if Path(path).is_dir() else f"{path} is no folder on this node"
+    return write_fault(Path(path)) if Path(path).is_dir() else f"{path} is no folder on this node"
 
 
 def _file_server_skew(root: Path) -> float | None:

@@ -29,15 +29,15 @@ LAYERS = [
     "ledger offline",
     "dataset transfer fetch facts preflight encoding tokenizer calculator metrics packing sources",
     "item_records patterns ranks pickle_record hf_tokenizer interchange compression corpus core_bundle",
-    "seccomp confine execution request reply",
-    "run_folder pipeline launch report* track sample_world world_*",
+    "seccomp confine execution request reply accelerator",
+    "run_folder pipeline launch report* track info sample_world world_*",
     "distributed probe attention cross_entropy kv_cache kv_slots sampling gpt decoder muon adamw",
     "optimizers dataloader",
     "checkpoint_manager batch engine scheduler likelihood loss_eval core_* evaluation rollout",
     "hf_model export_hf",
     "trainer",
     "stages",
-    "runner bench",
+    "runner bench selftest",
 ]
 MODULES = {path.stem for path in (ROOT / "nanochat").iterdir()}  # and subpackages
 TORCH_FREE = 4  # layers; scripts/ and tasks/ import without torch, too

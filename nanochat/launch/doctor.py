@@ -34,13 +34,13 @@ SYMPTOMS = (
 )  # fmt: skip
 
 
-def place() -> Iterator[str]:
-    """What is wrong here, whatever the run."""
+def place() -> Iterator[tuple[str, str]]:
+    """(what is wrong here, whatever the run; its remedy)."""
     for tool in ("sbatch", "squeue", "scontrol", "sinfo", "scancel"):
         if not shutil.which(tool):
-            yield f"{tool} is not on PATH: use a login node of the cluster, or load Slurm's module"
+            yield f"{tool} is not on PATH", "use a login node of the cluster, or load Slurm's module"
     if not (3, 10) <= sys.version_info[:2] <= (3, 13):
-        yield "this Python is not 3.10 to 3.13: bash scripts/setup_environment.sh, then .venv/bin/python"
+        yield "this Python is not 3.10 to 3.13", "bash scripts/setup_environment.sh, then .venv/bin/python"
 
 
 def run(plan: Plan) -> Iterator[str]:
@@ -90,7 +90,7 @@ def remedy(text: str) -> str:
 
 def describe(plan: Plan | None) -> str:
     """What `doctor` prints; "" if nothing is wrong."""
-    found = list(place())
+    found = [f"{text}: {remedy}" for text, remedy in place()]
     if plan is not None and not found:
         try:
             found += run(plan)
