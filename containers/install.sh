@@ -6,6 +6,8 @@
 #   bash containers/install.sh packages   /opt/venv with the locked packages of $TORCH_VARIANT
 #   bash containers/install.sh project    nanochat and rustbpe into /opt/venv, which is made lean, readable and checked
 #
+#   bash containers/install.sh tests      what the tests need, into /opt/venv
+#
 # What a machine cannot download is mounted at /mnt and never copied: ca.crt (authorities of a proxy that opens TLS),
 # wheels/ (a torch wheel), vendor/ (crates, by `cargo vendor`), rust/ (a toolchain).
 set -euo pipefail
@@ -36,7 +38,7 @@ system() {
 }
 
 get_uv() {
-  debian python3 python3-venv
+  debian gcc libc6-dev python3 python3-venv
   python3 -m venv /opt/uv
   /opt/uv/bin/pip install -q "uv==$UV_VERSION" || fail "uv $UV_VERSION cannot be had: is there a network? Behind a \
 proxy that opens TLS, put its authorities into the inputs folder as ca.crt (containers/README.md)"
@@ -69,12 +71,17 @@ where torch's own index is out of reach, put a wheel of torch $version into the 
 }
 
 project() {
-  "$UV" pip install -q -p "$VENV" --no-deps . /wheels/rustbpe-*.whl /wheels/nanochat_rustbpe-*.whl
+  "$UV" pip install -q -p "$VENV" --no-deps . /wheels/*.whl
   "$UV" pip freeze -q -p "$VENV" >"$VENV/packages.txt"
   lean
-  "$VENV/bin/python" -m compileall -q -j 0 --invalidation-mode unchecked-hash "$VENV/lib"
+  # A read-only image cannot keep what Python compiles. torch has a file in the syntax of a newer Python.
+  "$VENV/bin/python" -m compileall -q -j 0 --invalidation-mode unchecked-hash -x 'py31[0-9]_' "$VENV/lib"
   chmod -R a+rX,go-w "$VENV"
   check
+}
+
+tests() {
+  "$UV" pip install -q -p "$VENV" --constraint "$LOCK" -r pyproject.toml --extra dev --extra bench
 }
 
 # Tests of other packages, torch's test programs, tools to unpack and to link against.
@@ -105,6 +112,6 @@ PYTHON
 }
 
 case ${1:-} in
-  system | wheel | packages | project) "$1" ;;
-  *) fail "unknown step '${1:-}'; legal are system, wheel, packages, project" ;;
+  system | wheel | packages | project | tests) "$1" ;;
+  *) fail "unknown step '${1:-}'; legal are system, wheel, packages, project, tests" ;;
 esac
