@@ -24,13 +24,14 @@ from pathlib import Path
 from typing import TypeVar
 from urllib.parse import urlsplit
 
-from nanochat import slurm
+from nanochat import image, slurm
 from nanochat.assets import Wanted, needed
 from nanochat.common import read_json, resolve
 from nanochat.ledger import Fault, check
 from nanochat.room import Room, nearest, room
 from nanochat.slurm import Partition
 
+CLONE = Path(__file__).resolve().parent.parent
 SHARD_BYTES = 110e6
 CONNECT_TIMEOUT_S = 5.0
 ANSWER_TIMEOUT_S = 10.0
@@ -171,7 +172,7 @@ def gather(
             trained_with=_trained_with(root, wanted),
             python=sys.version_info[:2],
             torch=torch_build(),
-            image_fault=_image_fault(site),
+            image_fault=image.fault(site.container, site.image, None if in_job else CLONE),
             port=int(port) if in_job and port.isdigit() else None,
             port_is_free=_is_free(int(port)) if in_job and port.isdigit() else True,
             scratch_fault=_scratch_fault(site) if in_job else "",
@@ -233,21 +234,6 @@ def torch_build() -> str | None:
     if "hip" in known:
         return f"rocm{known['hip']}"
     return f"cu{known['cuda'].replace('.', '')}" if "cuda" in known else "cpu"
-
-
-def _image_fault(site: Site) -> str:
-    """Why the container image cannot be one; a name in a registry is not looked up."""
-    if site.container == "none" or not site.image.endswith((".sif", ".sqsh")):
-        return "" if site.image or site.container == "none" else "IMAGE is not set"
-    path = Path(os.path.expandvars(site.image)).expanduser()
-    try:
-        with open(path, "rb") as file:
-            head = file.read(64)
-    except OSError as error:
-        return f"{path}: {error.strerror}"
-    if site.image.endswith(".sif"):
-        return "" if head[32:41] == b"SIF_MAGIC" else f"{path} is no Apptainer image"
-    return "" if head[:4] == b"hsqs" else f"{path} is no squashfs image"
 
 
 def _is_free(port: int) -> bool:

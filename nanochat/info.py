@@ -21,13 +21,13 @@ from typing import TYPE_CHECKING, Any
 
 from nanochat import __version__, accelerator, facts
 from nanochat.common import EXIT_DONE, git_state, hardware, read_json
+from nanochat.image import REVISION
 from nanochat.launch import doctor
 from nanochat.preflight import Finding
 from nanochat.room import output, room
 
 INFINIBAND = Path("/sys/class/infiniband")
 LABELS = Path("/.singularity.d/labels.json")
-REVISION = "org.opencontainers.image.revision"
 # NCCL opens them when it starts; without them it takes TCP, many times slower.
 FABRIC_LIBRARIES = ("ibverbs", "rdmacm")
 CACHES = ("HF_HOME", "TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR", "XDG_CACHE_HOME", "TMPDIR")

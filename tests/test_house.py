@@ -26,7 +26,7 @@ PAGES = [*sorted((ROOT / "docs").rglob("*.md")), ROOT / "README.md"]
 # A module imports from its own line and from the lines above it; there are no cycles.
 LAYERS = [
     "common options config config_data config_eval config_rl presets configurator schedule room slurm assets",
-    "ledger offline",
+    "ledger offline image",
     "dataset transfer fetch facts preflight encoding tokenizer calculator metrics packing sources",
     "item_records patterns ranks pickle_record hf_tokenizer interchange compression corpus core_bundle",
     "seccomp confine execution request reply accelerator",

@@ -202,7 +202,17 @@ def test_without_arguments_the_apps_are_listed() -> None:
 def test_an_app_gets_its_words_and_gives_its_exit_code(base: Path) -> None:
     done = run("scripts", "info", "--json", "--base-dir", str(base / "x"))
     assert json.loads(done.stdout)["places"]["base folder"] == str(base / "x"), done.stderr
-    assert run("scripts", "info", "--jsno").returncode == 2
+    assert run("scripts", "info", "--jsno", NANOCHAT_OFFLINE="1").returncode == 2
     for name in ("no_such_app", "../info", "__init__"):
         done = run("scripts", name)
         assert done.returncode == 2 and "apps are prepare, train" in done.stderr
+
+
+@pytest.mark.slow
+def test_an_app_without_a_network_says_so_at_once(base: Path) -> None:
+    variables = {
+        "NANOCHAT_OFFLINE": "1",
+        "HF_ENDPOINT": "http://192.0.2.1:9",
+    }  # an address that never answers
+    done = run("scripts", "prepare", "--preset", "speedrun", **variables)
+    assert done.returncode == 2 and "offline mode" in done.stderr and not list(base.iterdir())

@@ -157,18 +157,44 @@ def test_a_type_of_gpu_is_asked_for_where_it_is_named() -> None:
     ("kind", "srun", "before"),
     [
         ("none", [], []),
-        ("pyxis", ["--container-image=i.sqsh", "--container-mounts=/b:/b,/x:/y,/z:/z",
-                   "--container-workdir=/b/runs/r/code"], []),
-        ("environment", ["--environment=i.sqsh"], []),
-        ("apptainer", [], ["apptainer", "exec", "--nv", "--bind", "/b", "--bind", "/x:/y", "--bind", "/z",
-                           "--pwd", "/b/runs/r/code", "i.sqsh"]),
+        ("pyxis", ["--container-image=/i.sqsh", "--container-mounts=/b:/b,/d:/d,/s:/s,/x:/y,/z:/z",
+                   "--container-workdir=/b/runs/r/code", "--no-container-mount-home"], []),
+        ("environment", ["--environment=/i.sqsh"], []),
+        ("apptainer", [], ["apptainer", "exec", "--nv", "--bind", "/b", "--bind", "/d", "--bind", "/s",
+                           "--bind", "/x:/y", "--bind", "/z", "--no-mount", "home,cwd", "--pwd",
+                           "/b/runs/r/code", "/i.sqsh"]),
     ],
 )  # fmt: skip
-def test_what_stands_around_the_program(kind: str, srun: list[str], before: list[str]) -> None:
+def test_what_stands_around_the_program(
+    kind: str, srun: list[str], before: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir("/")
     words = [f"CONTAINER={kind}", "IMAGE=i.sqsh", "BINDS=/x:/y,/z", "--base-dir", "/b", "--run", "r"]
-    plan = plans.build(read(words), "id")[0]
+    plan = plans.build(read([*words, "LOCAL_SCRATCH=/s", "--base.data-dir", "/d"]), "id")[0]
     assert container.wrap(plan)[:2] == (srun, before)
     assert (container.wrap(plan)[2] == "python") == (kind != "none")
+
+
+def test_what_a_program_in_a_container_sees(monkeypatch: pytest.MonkeyPatch) -> None:
+    host = {
+        "PATH": "p", "SLURM_CONF": "c", "NCCL_DEBUG": "n", "CUDA_VISIBLE_DEVICES": "0", "JOBTMP": "/s",
+        "FI_X": "f", "LUSTRE": "l",
+    }  # fmt: skip
+    lost = {
+        "CXX": "icpc",
+        "PYTHONHOME": "/h",
+        "TMPDIR": "/job",
+        "HF_HOME": "/h/hf",
+        "OMPI_X": "o",
+        "PATHS": "x",
+    }
+    words = ["CONTAINER=apptainer", "IMAGE=i.sif", "LOCAL_SCRATCH=${JOBTMP}/me", "ENV_LUSTRE=l", "--run", "r"]
+    plan = plans.build(read([*words, "--base-dir", "/b"]), "id")[0]
+    assert container.variables(plan, host | lost) == host | {
+        "XDG_CACHE_HOME": "/b/cache", "HF_HOME": "/b/cache/huggingface", "PYTHONPATH": "/b/runs/r/code",
+    }  # fmt: skip
+    plan = plans.build(read(["--base-dir", "/b", "--run", "r"]), "id")[0]
+    assert container.variables(plan, host | lost) == host | lost
 
 
 # ----------------------------------------------------------------------------- Slurm's formats

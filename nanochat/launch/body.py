@@ -177,7 +177,8 @@ class Body:
 
     def variables(self) -> dict[str, str]:
         """The environment of the stage: what the plan froze is not to be changed by a variable."""
-        rest = {k: v for k, v in os.environ.items() if not k.startswith("NANOCHAT_")}
+        seen = container.variables(self.plan, os.environ)
+        rest = {k: v for k, v in seen.items() if not k.startswith("NANOCHAT_")}
         memory = [k for k in rest if k.startswith("SLURM_MEM_PER_")]
         # One is the job's, the other was inherited from the job that submitted it, and srun refuses both.
         if len(memory) > 1:
@@ -193,8 +194,6 @@ class Body:
         if self.plan.site.net_ifname:
             names = dict.fromkeys(("NCCL_SOCKET_IFNAME", "GLOO_SOCKET_IFNAME"), self.plan.site.net_ifname)
             rest = {**names, **rest}
-        if self.plan.site.container != "none":  # whatever folder its program begins in
-            rest["PYTHONPATH"] = str(self.run.code)
         return {"OMP_WAIT_POLICY": "PASSIVE", **rest}
 
     def _cpus(self) -> str:

@@ -25,6 +25,7 @@ LINE = re.compile(r"([A-Za-z_]\w*)\s*=(.*)")
 VARIABLE = re.compile(r"\$(?:\{(\w+)\}|(\w+))")
 EXPORT = re.compile(r"ENV_[A-Za-z_]\w*")
 Container = Literal["none", "apptainer", "pyxis", "environment"]
+FILES = (".sif", ".sqsh", ".toml")  # images and environments that are files, and not names in a registry
 ASK = "?"  # in a site file: nobody can know this value for the user
 TRUE, FALSE = ("1", "yes", "true", "on"), ("0", "no", "false", "off")
 
@@ -128,6 +129,8 @@ def load(name: str | None, overrides: Mapping[str, str], environ: Mapping[str, s
             else:
                 values[word] = _convert(word, text, origin, environ)
     _refuse_asked(path.stem, values)
+    if values.get("IMAGE", "").endswith(FILES):  # the jobs begin in another folder
+        values["IMAGE"] = os.path.abspath(os.path.expanduser(values["IMAGE"]))
     values.setdefault("GPU_REQUEST", ONE_TYPE if values.get("GPU_TYPE") else ANY_TYPE)
     return Site(**{k.lower(): v for k, v in values.items()}, exports=exports, name=path.stem)
 

@@ -1,0 +1,250 @@
+#!/usr/bin/env bash
+# Looks whether this machine can build and run the images, before anything long begins. Each finding has its remedy.
+#
+#   bash containers/doctor.sh [--for build|run] [--variant cpu|cu126|cu128|cu130]
+#
+#   --for      what is going to be done here (default: both)
+#   --variant  the image's torch: a CUDA one needs a driver and more room (default: cu130 with a driver, else cpu)
+#
+# Exit code 0: nothing is in the way (a `note` is not); 1: something is; 2: usage. Changes nothing, needs no root.
+# DOCTOR_ROOT (default: empty) is put before /proc, /sys, /dev and /etc.
+set -euo pipefail
+
+ROOT=${DOCTOR_ROOT:-} PURPOSE=both VARIANT='' FAULTS=0
+
+ok() { printf 'ok     %s\n' "$*"; }
+note() { printf 'note   %s\n       remedy: %s\n' "$1" "$2"; }
+fault() { printf 'FAULT  %s\n       remedy: %s\n' "$1" "$2"; FAULTS=$((FAULTS + 1)); }
+usage() { printf 'doctor: %s\n' "$1" >&2; exit 2; }
+parse_options() {
+  while [ $# -gt 0 ]; do
+    case $1 in
+      --for | --variant) [ $# -ge 2 ] || usage "$1 needs a value; see --help" ;;
+    esac
+    case $1 in
+      --for) PURPOSE=$2; shift 2 ;;
+      --variant) VARIANT=$2; shift 2 ;;
+      -h | --help) sed -n '2,/^# DOCTOR_ROOT/s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; exit 0 ;;
+      *) usage "unknown option $1; legal are --for, --variant, --help" ;;
+    esac
+  done
+  case $PURPOSE in both | build | run) ;; *) usage "--for $PURPOSE: use build or run" ;; esac
+  case $VARIANT in '' | cpu | cu126 | cu128 | cu130) ;; *) usage "--variant $VARIANT: use cpu, cu126, cu128 or cu130" ;; esac
+}
+
+has() { command -v "$1" >/dev/null 2>&1; }
+builds() { [ "$PURPOSE" != run ]; }
+runs() { [ "$PURPOSE" != build ]; }
+setting() { cat "$ROOT/proc/sys/$1" 2>/dev/null || true; } # empty where the kernel has no such setting
+
+# ------------------------------------------------------------------------- programs and namespaces
+
+check_engines() {
+  local engine found=''
+  for engine in apptainer singularity docker podman buildah enroot; do
+    if has "$engine"; then found="$found $engine"; fi
+  done
+  if [ -n "$found" ]; then ok "engines:$found"; else
+    fault "no apptainer, docker, podman or buildah on PATH" \
+      "load the site's module (module avail apptainer), or install Apptainer or podman; docker needs root's help"
+  fi
+}
+
+needs_namespaces() { has apptainer || has podman || has buildah || has enroot; }
+
+# Root needs neither namespaces nor subuid, but in a container it may lack what Apptainer asks for.
+check_root() {
+  local capabilities
+  capabilities=$(sed -n 's/^CapBnd:[[:space:]]*//p' "$ROOT/proc/self/status" 2>/dev/null) || capabilities=
+  if has apptainer && [ -n "$capabilities" ] && [ $((16#$capabilities >> 24 & 1)) -eq 0 ]; then
+    fault "root has no CAP_SYS_RESOURCE here, and Apptainer as root wants it" "run Apptainer as a plain user (su USER)"
+  fi
+}
+
+check_namespaces() {
+  local most
+  most=$(setting user/max_user_namespaces)
+  if [ "${most:-1}" = 0 ] || [ "$(setting kernel/unprivileged_userns_clone)" = 0 ]; then
+    fault "user namespaces are switched off" \
+      "as root: sysctl user.max_user_namespaces=65536 kernel.unprivileged_userns_clone=1; or a set-uid Apptainer"
+  elif has unshare && ! unshare -Ur true 2>/dev/null; then
+    if [ "$(setting kernel/apparmor_restrict_unprivileged_userns)" = 1 ]; then
+      fault "AppArmor forbids user namespaces to this program" \
+        "install the engine's own package, which has a profile; or: sysctl kernel.apparmor_restrict_unprivileged_userns=0"
+    else
+      fault "a user namespace cannot be made here (unshare -Ur true fails)" \
+        "in a container: start it with --security-opt seccomp=unconfined; else ask the site to allow them"
+    fi
+  else
+    ok "user namespaces: ${most:-no limit}"
+  fi
+}
+
+check_subuid() {
+  local file count who
+  who=$(id -un 2>/dev/null) || who=$(id -u)
+  for file in subuid subgid; do
+    count=$(awk -F: -v name="$who" -v number="$(id -u)" '$1 == name || $1 == number { sum += $3 } END { print sum + 0 }' \
+      "$ROOT/etc/$file" 2>/dev/null) || count=0
+    if [ "$count" -lt 65536 ]; then
+      fault "/etc/$file gives this user $count ids, and a build wants 65536" \
+        "as root: usermod --add-subuids 100000-165535 --add-subgids 100000-165535 $who; or build elsewhere, copy the SIF"
+    elif ! has newuidmap || ! has newgidmap; then
+      fault "newuidmap and newgidmap are not on PATH: /etc/$file is of no use" "install the package uidmap (shadow-utils)"
+    else
+      ok "$file: $count ids"
+    fi
+  done
+}
+
+# ------------------------------------------------------------------------- file systems
+
+check_fuse() {
+  if [ ! -c "$ROOT/dev/fuse" ]; then
+    fault "there is no /dev/fuse: each start would unpack the whole image" \
+      "as root: modprobe fuse; in a container: --device /dev/fuse; or unpack once: apptainer build --sandbox DIR IMAGE"
+  elif [ ! -r "$ROOT/dev/fuse" ] || [ ! -w "$ROOT/dev/fuse" ]; then
+    fault "/dev/fuse cannot be opened by this user" "as root: chmod 666 /dev/fuse (its usual mode)"
+  elif ! has squashfuse_ll && ! has squashfuse; then
+    fault "squashfuse is not on PATH, and Apptainer mounts images with it" "install squashfuse and fuse3"
+  else
+    ok "fuse: /dev/fuse and squashfuse"
+  fi
+}
+
+check_squashfs() {
+  if has mksquashfs && has unsquashfs; then ok "squashfs-tools"; else
+    fault "mksquashfs or unsquashfs is not on PATH" "install the package squashfs-tools"
+  fi
+}
+
+# Type and options of the mount that holds a folder.
+mount_of() {
+  awk -v path="$1/" '
+    { at = $2; sub(/\/$/, "", at) }
+    index(path, at "/") == 1 && length(at) >= best { best = length(at); found = $3 " " $4 }
+    END { print found }' "$ROOT/proc/mounts" 2>/dev/null || true
+}
+
+# check_room WHAT FOLDER MIB REMEDY
+check_room() {
+  local folder=$2 free
+  while [ ! -d "$folder" ]; do folder=$(dirname "$folder"); done
+  free=$(df -Pk "$folder" 2>/dev/null | awk 'END { print int($4 / 1024) }') || free=0
+  if [ "${free:-0}" -lt "$3" ]; then fault "$1: $2 has ${free:-0} MiB free, and this needs about $3" "$4"
+  else ok "$1: $2 has $free MiB free"; fi
+}
+
+check_temp() {
+  local folder=${APPTAINER_TMPDIR:-${TMPDIR:-/tmp}} type options need=6000
+  [ "$VARIANT" = cpu ] || need=25000
+  if [ ! -d "$folder" ] || [ ! -w "$folder" ]; then
+    fault "the temporary folder $folder is not there, or is not yours" "mkdir -p it, or export APPTAINER_TMPDIR=/a/folder"
+    return
+  fi
+  read -r type options <<<"$(mount_of "$folder")"
+  case ${type:-} in
+    nfs* | lustre | gpfs | beegfs | cifs | ceph | fuse.*)
+      fault "the temporary folder $folder is on $type, where a build cannot set owners and attributes" \
+        "export APPTAINER_TMPDIR to a folder on a local disk, such as /var/tmp/\$USER" ;;
+    tmpfs) note "the temporary folder $folder is in memory (tmpfs)" "export APPTAINER_TMPDIR=/var/tmp, if memory is short" ;;
+  esac
+  case ",${options:-}," in
+    *,noexec,* | *,nodev,*)
+      fault "the temporary folder $folder is mounted ${options}: a build runs programs there" \
+        "export APPTAINER_TMPDIR to a folder on a disk without noexec and nodev" ;;
+  esac
+  check_room "temporary folder" "$folder" "$need" "free some, or export APPTAINER_TMPDIR=/a/larger/disk"
+}
+
+check_disk() {
+  local cache=${APPTAINER_CACHEDIR:-${HOME:-/}/.apptainer/cache} need=2000
+  [ "$VARIANT" = cpu ] || need=10000
+  check_room "image cache" "$cache" "$need" "export APPTAINER_CACHEDIR=/a/larger/disk (homes often have small quotas)"
+  check_room "place of the image" "$PWD" "$need" "build into another folder, on scratch or a project disk"
+}
+
+# ------------------------------------------------------------------------- hardware
+
+# Series of the NVIDIA driver, empty without one; /proc tells it where nvidia-smi is missing.
+driver() {
+  local said
+  said=$(nvidia-smi --query-gpu=driver_version --format=csv,noheader 2>/dev/null | sed -n 1p) || said=
+  case $said in
+    [0-9]*) ;;
+    *) said=$(sed -n 's/.*Kernel Module.*[[:space:]]\([0-9][0-9][0-9]\.[0-9]*\).*/\1/p' \
+      "$ROOT/proc/driver/nvidia/version" 2>/dev/null) || said= ;;
+  esac
+  printf '%s' "${said%%.*}"
+}
+
+# The oldest driver series of each variant (NVIDIA's table of minor version compatibility).
+least_driver() { case $1 in cu130) echo 580 ;; cu126 | cu128) echo 525 ;; *) echo 0 ;; esac; }
+
+check_driver() {
+  local have=$1 least
+  least=$(least_driver "$VARIANT")
+  if [ "$least" -eq 0 ]; then
+    if [ -z "$have" ]; then ok "variant cpu needs no driver"; else
+      note "driver $have is there, and the variant is cpu: no GPU will be used" "--variant $(best_variant "$have")"
+    fi
+  elif [ -z "$have" ]; then
+    if runs && ! builds; then
+      fault "variant $VARIANT, and no NVIDIA driver on this node" "run it on a GPU node, or take the variant cpu"
+    else
+      note "variant $VARIANT, and no NVIDIA driver on this node" "a build needs none; run the image on a GPU node"
+    fi
+  elif [ "$have" -lt "$least" ]; then
+    fault "driver $have is too old for variant $VARIANT, which needs $least" \
+      "take --variant $(best_variant "$have"), or ask the site for a newer driver"
+  else
+    ok "driver: series $have, variant $VARIANT"
+  fi
+}
+
+best_variant() {
+  if [ "${1:-0}" -ge 580 ]; then echo cu130; elif [ "${1:-0}" -ge 525 ]; then echo cu126; else echo cpu; fi
+}
+
+check_fabric() {
+  local ports=("$ROOT"/sys/class/infiniband/*/ports/*/state) verbs=("$ROOT"/dev/infiniband/uverbs*) limit
+  if [ ! -f "${ports[0]}" ]; then
+    ok "InfiniBand: none"
+    return
+  elif ! grep -q ACTIVE "${ports[@]}"; then
+    fault "InfiniBand is there, and no port of it is active" "tell the site; until then nodes talk over TCP"
+  elif [ ! -r "${verbs[0]}" ] || [ ! -w "${verbs[0]}" ]; then
+    fault "InfiniBand is there, and /dev/infiniband cannot be opened: NCCL would take TCP, many times slower" \
+      "docker and podman: --device /dev/infiniband --ulimit memlock=-1 --ipc host; else ask the site"
+  else
+    ok "InfiniBand: an active port"
+  fi
+  limit=$(ulimit -l)
+  [ "$limit" = unlimited ] || fault "only $limit KiB of memory may be locked, and InfiniBand locks its buffers" \
+    "docker: --ulimit memlock=-1; Slurm: PropagateResourceLimitsExcept=MEMLOCK, which the site sets"
+}
+
+main() {
+  parse_options "$@"
+  local have
+  have=$(driver)
+  [ -n "$VARIANT" ] || VARIANT=$(best_variant "$have")
+  check_engines
+  if [ "$(id -u)" -eq 0 ]; then check_root
+  elif needs_namespaces; then
+    check_namespaces
+    if builds; then check_subuid; fi
+    if has apptainer; then check_fuse; fi
+  fi
+  if builds; then
+    if has apptainer; then check_squashfs; fi
+    check_temp
+    check_disk
+  fi
+  check_driver "$have"
+  if runs; then check_fabric; fi
+  [ "$FAULTS" -eq 0 ] || { printf 'doctor: %d fault(s)\n' "$FAULTS"; exit 1; }
+  printf 'doctor: nothing in the way\n'
+}
+
+main "$@"

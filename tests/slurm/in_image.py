@@ -1,0 +1,53 @@
+"""A run whose stages are in a SIF, on a lab of this plain user: started by `test_image.py`, prints JSON.
+
+What it is: a program of its own, since Apptainer and all of Slurm must be the same plain user's here, in a mount
+namespace where that user may open /dev/fuse. Its Python has no torch: what computes is in the image. Run:
+`python tests/slurm/in_image.py IMAGE FOLDER`.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from drive import User
+from lab import Lab, Spec
+
+from nanochat.common import read_json
+
+WORDS = ("--run", "boxed", "--until", "base", "CONTAINER=apptainer")
+MISSING = ("submit", "--preset", "tiny", "--run", "none", "CONTAINER=apptainer")
+
+
+def drive(user: User, image: Path) -> dict[str, Any]:
+    """What came of it: each stage's state, the refusals, log and environment of pretraining."""
+    absent = user.launch(*MISSING, "IMAGE=no.sif", fails=True)
+    user.sbatch(*WORDS, f"IMAGE={image}")
+    user.wait("the other jobs", lambda: user.queue() and (user.base / "runs/boxed/jobs.json").exists())
+    user.wait_empty("boxed")
+    trained = user.base / "base_boxed"
+    return {
+        "absent": absent,
+        "status": {stage: state for stage, (state, _) in user.status("boxed").items()},
+        "log": user.log("boxed", "base"),
+        "environment": read_json(trained / "env.json")["attempts"][-1],
+        "code": read_json(user.base / "runs/boxed/code.json"),
+        "host_has_torch": importlib.util.find_spec("torch") is not None,
+    }
+
+
+def main(image: str, folder: str) -> None:
+    place = Path(folder) / "a user's folder"
+    place.mkdir()
+    lab = Lab(Path(folder) / "lab", Spec()).start()
+    try:
+        print(json.dumps(drive(User(lab, place), Path(image))))
+    finally:
+        lab.stop()
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
