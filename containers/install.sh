@@ -34,7 +34,7 @@ debian() {
 system() {
   debian python3 libpython3-dev g++ libibverbs1 ibverbs-providers librdmacm1
   rm -f /usr/lib/gcc/*/*/{lto1,lto-wrapper,g++-mapper-server} /usr/lib/gcc/*/*/lib{asan,hwasan,lsan,tsan,ubsan}* \
-    /usr/lib/*/lib{asan,hwasan,lsan,tsan,ubsan}.so.* /usr/lib/python3*/config-*/libpython*.a /usr/lib/*/libpython*.a
+    /usr/lib/*/lib{asan,hwasan,lsan,tsan,ubsan}.so.* /usr/lib/*/lib{c,m-*,mvec}.a /usr/lib/python3*/config-*/libpython*.a /usr/lib/*/libpython*.a
 }
 
 get_uv() {
