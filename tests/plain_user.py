@@ -1,8 +1,8 @@
-"""A plain user for tests of Apptainer, which does not run as root everywhere, and the image that they share.
+"""A plain user's place, for tests that need Apptainer outside `tests/containers`, and the SIF that they share.
 
-What it is: `image()`, the SIF that NANOCHAT_TEST_SIF names (`tests/containers` builds one); `folder()`, a
-place of the user; `run(words, folder)`, as root in a mount namespace with a fuse device for the user,
-so that the machine stays as it is. What it is not: needed where the tests run as a plain user.
+What it is: `image()`, the SIF that NANOCHAT_TEST_SIF names, or that of the images which NANOCHAT_IMAGE_DIR
+keeps; `folder()`, a place of the user; `run(words, folder)`, as root by `as_user.sh`. What it is not: the
+tools and the builds (`image_lab.py`).
 """
 
 from __future__ import annotations
@@ -10,29 +10,30 @@ from __future__ import annotations
 import contextlib
 import os
 import pwd
-import shlex
 import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import image_lab
 import pytest
 
-USER = os.environ.get("CONTAINER_USER", "ctest")
-PATHS = ("/opt/apptainer/usr/bin", "/usr/local/bin", "/usr/bin", "/bin", "/usr/sbin", "/sbin")
-FUSE = '[ -c "$0" ] || mknod -m 666 "$0" c 10 229; mount --bind "$0" /dev/fuse; exec su "$1" -c "$2"'
+PATHS = (f"{image_lab.PREFIX}/usr/bin", "/usr/local/bin", "/usr/bin", "/bin", "/usr/sbin", "/sbin")
 LIMIT_S = 900
 
 
 def image() -> Path:
-    """The SIF; skips where there is none, or no Apptainer."""
-    name = os.environ.get("NANOCHAT_TEST_SIF")
-    if not name:
-        pytest.skip("NANOCHAT_TEST_SIF names no image")
+    """The SIF, which is made if it is not there; skips where none can be had, or run."""
     if not shutil.which("apptainer", path=":".join(PATHS)):
-        pytest.skip("no apptainer")
-    return Path(name).resolve()
+        pytest.skip("no apptainer: as root, bash tests/containers/install.sh")
+    if name := os.environ.get("NANOCHAT_TEST_SIF"):
+        return Path(name).resolve()
+    if not (kept := os.environ.get("NANOCHAT_IMAGE_DIR")):
+        pytest.skip("neither NANOCHAT_TEST_SIF nor NANOCHAT_IMAGE_DIR is set")
+    if reason := image_lab.missing() or image_lab.no_torch():
+        pytest.skip(reason)
+    return image_lab.Lab(Path(kept)).sif()
 
 
 @contextlib.contextmanager
@@ -41,12 +42,7 @@ def folder() -> Iterator[Path]:
     place = Path(tempfile.mkdtemp(prefix="nanochat-box-"))
     try:
         if os.geteuid() == 0:
-            try:
-                owner = pwd.getpwnam(USER)
-            except KeyError:
-                pytest.skip(
-                    f"no user {USER}, and Apptainer does not run as root everywhere: useradd -m {USER}"
-                )
+            owner = pwd.getpwnam(image_lab.USER)
             os.chown(place, owner.pw_uid, owner.pw_gid)
         place.chmod(0o755)
         yield place
@@ -64,14 +60,8 @@ def run(words: list[str], place: Path, **variables: str) -> subprocess.Completed
     }  # fmt: skip
     command = ["env", "-i", *(f"{name}={value}" for name, value in env.items()), *words]
     if os.geteuid() == 0:
-        alone = ["unshare", "-m", "--propagation", "private", "bash", "-ec", FUSE]
-        command = [*alone, f"/run/fuse.{USER}", USER, shlex.join(command)]
+        command = ["bash", str(image_lab.SCRIPTS / "as_user.sh"), str(place), *command]
     return subprocess.run(
-        command,
-        cwd=place,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=LIMIT_S,
+        command, cwd=place, capture_output=True, text=True, check=False, timeout=LIMIT_S,
         stdin=subprocess.DEVNULL,
-    )
+    )  # fmt: skip
