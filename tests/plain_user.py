@@ -1,4 +1,4 @@
-"""A plain user's place, for tests that need Apptainer outside `tests/containers`, and the SIF that they share.
+"""A plain user's place, for tests of Apptainer outside `tests/containers`, and the SIF that they share.
 
 What it is: `image()`, the SIF that NANOCHAT_TEST_SIF names, or that of the images which NANOCHAT_IMAGE_DIR
 keeps; `folder()`, a place of the user; `run(words, folder)`, as root by `as_user.sh`. What it is not: the
