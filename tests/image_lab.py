@@ -1,8 +1,8 @@
 """Images of this tree, made by the real tools: what the tests of containers, and of Slurm with one, share.
 
 What it is: `Lab`, a folder in which a base image, the kit's image and its SIF are each made once, with the
-commands that a user types. NANOCHAT_IMAGE_DIR names a folder that keeps them from run to run, for as long as no
-file of theirs changes. What it is not: tests (`tests/containers/`).
+commands that a user types. NANOCHAT_IMAGE_DIR names a folder that keeps them from run to run, for as long
+as no file of theirs changes. What it is not: tests (`tests/containers/`).
 """
 
 from __future__ import annotations
@@ -23,7 +23,16 @@ USER = os.environ.get("CONTAINER_USER", "ctest")
 CA = Path("/etc/ssl/certs/ca-certificates.crt")
 BASE = "localhost/nanochat-base:bookworm"
 TOOLS = ("buildah", "podman", "skopeo", "mmdebstrap", "squashfuse", "runc")
-CONTENT = ("containers", "env/locks", "nanochat", "scripts", "tasks", "rustbpe", "pyproject.toml", ".dockerignore")
+CONTENT = (
+    "containers",
+    "env/locks",
+    "nanochat",
+    "scripts",
+    "tasks",
+    "rustbpe",
+    "pyproject.toml",
+    ".dockerignore",
+)
 # Plain `podman run` where cgroups are hybrid and limits cannot be raised.
 CONTAINERS_CONF = """[containers]
 default_ulimits = ["nofile=1024:1024", "nproc=1024:1024"]
@@ -54,7 +63,7 @@ def no_torch() -> str:
     folders = os.environ.get("UV_FIND_LINKS", "").split()
     if any(list(Path(folder).glob("torch-*cp311-*.whl")) for folder in folders):
         return ""
-    return "UV_FIND_LINKS names no folder with a CPU wheel of torch for Python 3.11 (torch's index may be out of reach)"
+    return "UV_FIND_LINKS names no folder with a CPU wheel of torch for Python 3.11"
 
 
 @functools.cache
@@ -82,7 +91,9 @@ class Lab:
         self.env = {**os.environ, "CONTAINERS_CONF": str(folder / "containers.conf"), "TMPDIR": str(folder)}
         self.image = f"localhost/nanochat-test:{content_hash()}"
 
-    def run(self, *command: str | Path, check: bool = True, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
+    def run(
+        self, *command: str | Path, check: bool = True, cwd: Path = ROOT
+    ) -> subprocess.CompletedProcess[str]:
         """A command of root's; its seconds and its first words are printed."""
         started = time.monotonic()
         done = subprocess.run(

@@ -1,4 +1,4 @@
-"""build.sh and images.lock without building: what would run, what is refused and how, digests from a registry."""
+"""build.sh and images.lock without building: what would run, what is refused, digests from a registry."""
 
 from __future__ import annotations
 
@@ -37,9 +37,16 @@ def test_print_says_what_would_run(engine: str, variant: str) -> None:
     cuda = {"cpu": "none", "cu126": "12.6", "cu128": "12.8", "cu130": "13.0"}[variant]
     digest = hashlib.sha256(lock.read_bytes()).hexdigest()
     assert version is not None
-    for fact in (f"TORCH={version[1]} ", f"CUDA={cuda} ", f"LOCK_SHA256={digest}", f"TORCH_VARIANT={variant}"):
+    for fact in (
+        f"TORCH={version[1]} ",
+        f"CUDA={cuda} ",
+        f"LOCK_SHA256={digest}",
+        f"TORCH_VARIANT={variant}",
+    ):
         assert fact in done.stdout
-    assert {"docker": "docker buildx build", "buildah": "buildah bud"}.get(engine, f"{engine} build") in done.stdout
+    assert {"docker": "docker buildx build", "buildah": "buildah bud"}.get(
+        engine, f"{engine} build"
+    ) in done.stdout
     assert ("--arch arm64" if engine == "apptainer" else "--platform linux/arm64") in done.stdout
 
 
@@ -62,8 +69,8 @@ def test_bad_words_are_refused(words: list[str], says: str) -> None:
 
 def tools(folder: Path, *names: str) -> str:
     """A PATH with the tools of every machine and those named, which do nothing."""
-    for name in ("bash", "sh", "git", "awk", "sed", "df", "dirname", "id", "cat", "cut", "cksum", "openssl", "uname",
-                 "unshare", "true", "mkdir", "grep"):  # fmt: skip
+    usual = "bash sh git awk sed df dirname id cat cut openssl uname unshare true mkdir grep"
+    for name in usual.split():
         if found := shutil.which(name):
             (folder / name).symlink_to(found)
     for name in names:
@@ -90,7 +97,9 @@ def test_no_engine_is_said(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)
 def test_bases_are_those_of_the_lock(file: Path) -> None:
-    locked = re.findall(r"^(base|builder)\s+(\S+)\s+(\S+)$", (ROOT / "containers/images.lock").read_text(), re.M)
+    locked = re.findall(
+        r"^(base|builder)\s+(\S+)\s+(\S+)$", (ROOT / "containers/images.lock").read_text(), re.M
+    )
     assert {name for name, _, _ in locked} == {"base", "builder"}
     assert all(re.fullmatch(r"sha256:[0-9a-f]{64}|unverified", digest) for _, _, digest in locked)
     named = set(re.findall(r"\b(?:FROM|BUILDER|BASE_IMAGE|BUILDER_IMAGE)=(\S+)", file.read_text()))
@@ -154,7 +163,7 @@ def registry() -> Iterator[str]:
 
 @pytest.mark.container
 def test_refresh_pins_what_the_registry_says(registry: str, tmp_path: Path) -> None:
-    """skopeo asks a registry; the digest is that of the manifest's bytes. An unknown image changes nothing."""
+    """skopeo asks a registry; the digest is that of its bytes. An unknown image changes nothing."""
     lock, conf = tmp_path / "images.lock", tmp_path / ".config/containers/registries.conf"
     conf.parent.mkdir(parents=True)
     conf.write_text(f'[[registry]]\nlocation = "{registry}"\ninsecure = true\n')
@@ -166,7 +175,9 @@ def test_refresh_pins_what_the_registry_says(registry: str, tmp_path: Path) -> N
     assert lock.read_text().split() == ["#", "why", "base", f"{registry}/library/debian:12", digest]
     lock.write_text(lock.read_text() + f"builder {registry}/library/rust:1 unverified\n")
     printed = build("buildah", "--print", **about).stdout
-    assert f"BASE_IMAGE={registry}/library/debian:12@{digest}" in printed and f"BASE_DIGEST={digest}" in printed
+    assert (
+        f"BASE_IMAGE={registry}/library/debian:12@{digest}" in printed and f"BASE_DIGEST={digest}" in printed
+    )
     before = lock.read_text()
     done = build("--refresh", **about)
     assert done.returncode == 1 and "does not answer" in done.stderr and lock.read_text() == before
@@ -183,17 +194,18 @@ def test_a_missing_base_image_is_said_at_once() -> None:
 @pytest.mark.parametrize("platform", ["x86_64-manylinux_2_28", "aarch64-manylinux_2_28"])
 @pytest.mark.parametrize("lock", ["cpu", "cu126", "cu128", "cu130"])
 def test_locks_resolve_on_both_architectures(lock: str, platform: str, tmp_path: Path) -> None:
-    """Every package has a wheel or source there; torch is the registry's build, for its own index may be far."""
+    """Every package is to be had there; torch is the registry's build, for its own index may be far."""
     uv = shutil.which("uv")
     if uv is None:
         pytest.skip("uv is not on PATH")
     file = ROOT / "env" / "locks" / f"{lock}.txt"
     env = {k: v for k, v in os.environ.items() if k not in ("UV_FIND_LINKS", "PIP_FIND_LINKS")}
-    command = [uv, "pip", "compile", "-q", ROOT / "pyproject.toml", "--constraint", file, "--python-version", "3.11",
-               "--python-platform", platform, "--extra", "report", "--extra", "serve", "--extra", "slurm",
-               "-o", tmp_path / "out.txt"]  # fmt: skip
+    where = ["--constraint", file, "--python-version", "3.11", "--python-platform", platform]
+    extras = ["--extra", "report", "--extra", "serve", "--extra", "slurm"]
+    out = tmp_path / "out.txt"
+    command = [uv, "pip", "compile", "-q", ROOT / "pyproject.toml", *where, *extras, "-o", out]
     subprocess.run(command, check=True, env=env)
-    resolved = dict(re.findall(r"^([\w.-]+)==(\S+)", (tmp_path / "out.txt").read_text(), re.MULTILINE))
+    resolved = dict(re.findall(r"^([\w.-]+)==(\S+)", out.read_text(), re.MULTILINE))
     locked = {*re.findall(r"^([\w.-]+)==([^\s;]+)", file.read_text(), re.MULTILINE)}
     cuda = ("nvidia-", "cuda-", "triton")
     assert "torch" in resolved

@@ -1,4 +1,4 @@
-"""The image that buildah makes of the real Dockerfile, run by podman: any user, read-only, offline, no leaks."""
+"""The image that buildah makes of the Dockerfile, run by podman: any user, read-only, offline, no leaks."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ pytestmark = pytest.mark.container
 
 # A uid that no file of the image knows, no right to write outside two places in memory, no network.
 CONFINED = (
-    "--network=none", "--read-only", "--cap-drop=all", "--security-opt=no-new-privileges", "--user=54321:54321",
+    "--network=none", "--read-only", "--cap-drop=all", "--security-opt=no-new-privileges",
+    "--user=54321:54321",
     "--tmpfs=/tmp:rw,exec,mode=1777", "--tmpfs=/workspace:rw,exec,mode=1777",
 )  # fmt: skip
 COMPILED_STEP = """
@@ -91,8 +92,12 @@ def test_home_may_be_unwritable_and_hold_packages_of_the_user(lab: Lab, image: s
 
 
 def test_only_what_runs_is_in_it(root: Path) -> None:
-    """No Rust, installer, cache or source; nobody's home in use; nothing that only root may read or all may write."""
-    found = {path.name for folder in ("opt/venv/bin", "usr/bin", "usr/local/bin") for path in (root / folder).iterdir()}
+    """No Rust, installer, cache or source; nothing that only root may read or all may write."""
+    found = {
+        path.name
+        for folder in ("opt/venv/bin", "usr/bin", "usr/local/bin")
+        for path in (root / folder).iterdir()
+    }
     assert not found & {"cargo", "rustc", "rustup", "uv", "pip", "pip3", "maturin", "git"}
     assert {"g++", "python3", "nanochat"} <= found
     assert list(root.glob("usr/include/python3*/Python.h"))
@@ -101,7 +106,9 @@ def test_only_what_runs_is_in_it(root: Path) -> None:
     for empty in ("var/lib/apt/lists", "var/cache/apt", "tmp", "var/tmp"):
         assert not list((root / empty).glob("*")), empty
     odd = [p for p in (root / "opt/venv").rglob("*") if not p.is_symlink() and p.stat().st_mode & 0o022]
-    closed = [p for p in (root / "opt/venv").rglob("*") if not p.is_symlink() and not p.stat().st_mode & 0o004]
+    closed = [
+        p for p in (root / "opt/venv").rglob("*") if not p.is_symlink() and not p.stat().st_mode & 0o004
+    ]
     assert (odd, closed) == ([], [])
 
 
@@ -109,16 +116,22 @@ def test_nothing_of_the_host_leaks(root: Path, lab: Lab) -> None:
     """Not the authorities of the proxy that opened TLS for the build, nor names of its places."""
     authorities = CA.read_text(encoding="utf-8").split("-----END CERTIFICATE-----")
     public = {line for p in root.rglob("cacert.pem") for line in p.read_text(encoding="utf-8").splitlines()}
-    private = [c.strip().splitlines()[3] for c in authorities if c.strip() and c.strip().splitlines()[3] not in public]
+    private = [
+        c.strip().splitlines()[3]
+        for c in authorities
+        if c.strip() and c.strip().splitlines()[3] not in public
+    ]
     words = [*private, str(lab.folder), str(ROOT)]
     (lab.folder / "words").write_text("\n".join(words) + "\n", encoding="utf-8")
-    places = [str(root / folder) for folder in ("etc", "opt", "src", "usr", "var", "workspace", "root", "mnt")]
+    places = [
+        str(root / folder) for folder in ("etc", "opt", "src", "usr", "var", "workspace", "root", "mnt")
+    ]
     found = lab.run("grep", "-rlaF", "-f", lab.folder / "words", *places, check=False)
     assert (found.returncode, found.stdout) == (1, "")
 
 
 def test_healthy_and_broken(lab: Lab, image: str) -> None:
-    """`podman healthcheck run` says what the image's own check says: of the image, and of one without rustbpe."""
+    """`podman healthcheck run`, of the image and of one that has lost rustbpe."""
     broken = f"{image}-broken"
     name = lab.run("buildah", "from", "--pull-never", image).stdout.strip()
     at = Path(lab.run("buildah", "mount", name).stdout.strip())
@@ -128,7 +141,9 @@ def test_healthy_and_broken(lab: Lab, image: str) -> None:
     try:
         for tag, code in ((image, 0), (broken, 1)):
             own = f"check-{code}"
-            lab.run("podman", "run", "-d", "--name", own, "--network=none", "--entrypoint", "sleep", tag, "300")
+            lab.run(
+                "podman", "run", "-d", "--name", own, "--network=none", "--entrypoint", "sleep", tag, "300"
+            )
             done = lab.run("podman", "healthcheck", "run", own, check=False)
             state = json.loads(lab.run("podman", "inspect", own).stdout)[0]["State"]
             log = (state.get("Health") or state.get("Healthcheck"))["Log"]
@@ -149,7 +164,9 @@ def test_two_builds_from_two_places_have_one_digest(lab: Lab, tmp_path: Path) ->
         lab.build(tag, "--oci", engine=("--no-cache",), tree=clone)
         archive = tmp_path / f"{number}.oci"
         lab.run("skopeo", "copy", "--quiet", f"containers-storage:{tag}", f"oci:{archive}")
-        digests.append(lab.run("skopeo", "inspect", "--format", "{{.Digest}}", f"oci:{archive}").stdout.strip())
+        digests.append(
+            lab.run("skopeo", "inspect", "--format", "{{.Digest}}", f"oci:{archive}").stdout.strip()
+        )
         lab.run("podman", "rmi", "-f", tag)
     print(digests)
     assert digests[0] == digests[1] and digests[0].startswith("sha256:")
@@ -160,6 +177,7 @@ def test_the_fast_tests_pass_in_the_test_stage(lab: Lab) -> None:
     tag = "localhost/nanochat-test:test"
     lab.build(tag, "--target", "test")
     own = ("--network=none", "--tmpfs=/tmp:rw,exec,mode=1777")
-    done = lab.run("podman", "run", "--rm", *own, tag, "python", "-m", "pytest", "-q", "-p", "no:cacheprovider",
-                   "tests/test_golden.py", "tests/test_tokenizer.py", "tests/test_engine.py", check=False)  # fmt: skip
+    files = [f"tests/test_{name}.py" for name in ("golden", "tokenizer", "engine")]
+    pytest_ = ("python", "-m", "pytest", "-q", "-p", "no:cacheprovider", *files)
+    done = lab.run("podman", "run", "--rm", *own, tag, *pytest_, check=False)
     assert done.returncode == 0 and " passed" in done.stdout, done.stdout[-3000:]

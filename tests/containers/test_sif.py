@@ -1,4 +1,4 @@
-"""The SIF of the image, under a real Apptainer as a plain user: offline training with resume, chat, apps, signature."""
+"""The SIF of the image, under a real Apptainer as a plain user: it trains, resumes and chats offline."""
 
 from __future__ import annotations
 
@@ -44,7 +44,9 @@ def test_it_says_what_it_is(lab: Lab, sif: Path) -> None:
     assert all(app in printed for app in ("prepare", "train", "eval", "chat", "serve", "info"))
     assert "self-test: passed" in lab.as_user("apptainer", "test", sif).stdout
     assert "--self-test" in lab.as_user("apptainer", "run", "--app", "info", sif, "--help").stdout
-    labels = json.loads(lab.as_user("apptainer", "inspect", "--json", sif).stdout)["data"]["attributes"]["labels"]
+    labels = json.loads(lab.as_user("apptainer", "inspect", "--json", sif).stdout)["data"]["attributes"][
+        "labels"
+    ]
     revision = lab.run("git", "rev-parse", "HEAD").stdout.strip()
     assert labels["org.opencontainers.image.revision"].removesuffix("-dirty") == revision
     lock = (ROOT / "env/locks/cpu.txt").read_bytes()
@@ -79,8 +81,10 @@ def test_it_trains_offline_resumes_and_chats(lab: Lab, sif: Path, work: Path) ->
 
 def test_torchrun_works_without_names(lab: Lab, sif: Path, work: Path) -> None:
     """In an empty network namespace no host name resolves, so the master's address is given."""
-    words = ("python", "-m", "torch.distributed.run", "--nproc-per-node=2", "--master-addr=127.0.0.1", "--master-port=29517",
-             "-m", "--", "scripts.base_train", *TINY, "--run", "two", "--steps", "4")  # fmt: skip
+    torchrun = ("-m", "torch.distributed.run", "--nproc-per-node=2")
+    master = ("--master-addr=127.0.0.1", "--master-port=29517")
+    program = ("-m", "--", "scripts.base_train", *TINY, "--run", "two", "--steps", "4")
+    words = ("python", *torchrun, *master, *program)
     offline(lab, sif, work, *words, verb="exec")
     assert (work / "base_two" / "DONE").exists()
 
@@ -130,7 +134,9 @@ def test_the_standalone_definition_builds_and_runs(lab: Lab) -> None:
     assert "self-test: passed" in lab.as_user("apptainer", "test", sif).stdout
     printed = lab.as_user("apptainer", "run", sif).stdout
     assert all(app in printed for app in ("prepare", "train", "eval", "chat", "serve", "info"))
-    labels = json.loads(lab.as_user("apptainer", "inspect", "--json", sif).stdout)["data"]["attributes"]["labels"]
+    labels = json.loads(lab.as_user("apptainer", "inspect", "--json", sif).stdout)["data"]["attributes"][
+        "labels"
+    ]
     assert labels["nanochat.torch"] and labels["org.opencontainers.image.licenses"] == "MIT"
     size = sif.stat().st_size / 2**20
     print(f"standalone: {size:.0f} MiB")
@@ -144,7 +150,9 @@ def weights(base: Path) -> dict[str, str]:
 
 
 @pytest.mark.slow
-def test_a_run_in_the_image_and_one_in_a_venv_end_in_the_same_weights(lab: Lab, sif: Path, tmp_path: Path) -> None:
+def test_a_run_in_the_image_and_one_in_a_venv_end_in_the_same_weights(
+    lab: Lab, sif: Path, tmp_path: Path
+) -> None:
     """The same lock, Debian's Python in both, this machine, one thread: d2 through all stages."""
     inside = lab.user_folder() / "inside"
     shutil.rmtree(inside, ignore_errors=True)
@@ -154,10 +162,13 @@ def test_a_run_in_the_image_and_one_in_a_venv_end_in_the_same_weights(lab: Lab, 
     venv, outside = tmp_path / "venv", tmp_path / "outside"
     lab.env.update(PYTHON="/usr/bin/python3")
     lab.run("bash", ROOT / "env/setup.sh", "--torch", "cpu", "--venv", venv)
-    lab.run("env", "OMP_NUM_THREADS=1", "OMP_WAIT_POLICY=PASSIVE", venv / "bin/python", "-m", "scripts.pipeline",
-            "--preset", "tiny", "--base-dir", outside)  # fmt: skip
+    program = (venv / "bin/python", "-m", "scripts.pipeline", "--preset", "tiny", "--base-dir", outside)
+    lab.run("env", "OMP_NUM_THREADS=1", "OMP_WAIT_POLICY=PASSIVE", *program)
     ask = ("-c", "import sys, torch; print(sys.version, torch.__version__)")
-    versions = [lab.run(venv / "bin/python", *ask).stdout, offline(lab, sif, inside, "python", *ask, verb="exec").stdout]
+    versions = [
+        lab.run(venv / "bin/python", *ask).stdout,
+        offline(lab, sif, inside, "python", *ask, verb="exec").stdout,
+    ]
     assert versions[0] == versions[1]
     print(json.dumps(weights(outside), indent=1))
     assert weights(inside) == weights(outside) and len(weights(inside)) >= 3

@@ -12,7 +12,6 @@ import pwd
 import shlex
 import shutil
 import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
 from importlib import metadata
