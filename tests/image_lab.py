@@ -1,8 +1,8 @@
 """Images of this tree, made by the real tools: what the tests of containers, and of Slurm with one, share.
 
 What it is: `Lab`, a folder in which a base image, the kit's image and its SIF are each made once, with the
-commands that a user types. NANOCHAT_IMAGE_DIR names a folder that keeps them from run to run, for as long as no
-file of theirs changes. What it is not: tests (`tests/containers/`).
+commands that a user types. NANOCHAT_IMAGE_DIR names a folder that keeps them from run to run, for as long
+as no file of theirs changes. What it is not: tests (`tests/containers/`).
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def no_torch() -> str:
     folders = os.environ.get("UV_FIND_LINKS", "").split()
     if any(list(Path(folder).glob("torch-*cp311-*.whl")) for folder in folders):
         return ""
-    return "UV_FIND_LINKS names no folder with a CPU wheel of torch for Python 3.11 (torch's index may be out of reach)"
+    return "UV_FIND_LINKS names no folder with a CPU wheel of torch for Python 3.11"
 
 
 @functools.cache

@@ -1,4 +1,4 @@
-"""build.sh and images.lock without building: what would run, what is refused and how, digests from a registry."""
+"""build.sh and images.lock without building: what would run, what is refused, digests from a registry."""
 
 from __future__ import annotations
 
@@ -69,8 +69,8 @@ def test_bad_words_are_refused(words: list[str], says: str) -> None:
 
 def tools(folder: Path, *names: str) -> str:
     """A PATH with the tools of every machine and those named, which do nothing."""
-    for name in ("bash", "sh", "git", "awk", "sed", "df", "dirname", "id", "cat", "cut", "cksum", "openssl", "uname",
-                 "unshare", "true", "mkdir", "grep"):  # fmt: skip
+    usual = "bash sh git awk sed df dirname id cat cut openssl uname unshare true mkdir grep"
+    for name in usual.split():
         if found := shutil.which(name):
             (folder / name).symlink_to(found)
     for name in names:
@@ -163,7 +163,7 @@ def registry() -> Iterator[str]:
 
 @pytest.mark.container
 def test_refresh_pins_what_the_registry_says(registry: str, tmp_path: Path) -> None:
-    """skopeo asks a registry; the digest is that of the manifest's bytes. An unknown image changes nothing."""
+    """skopeo asks a registry; the digest is that of its bytes. An unknown image changes nothing."""
     lock, conf = tmp_path / "images.lock", tmp_path / ".config/containers/registries.conf"
     conf.parent.mkdir(parents=True)
     conf.write_text(f'[[registry]]\nlocation = "{registry}"\ninsecure = true\n')
@@ -194,17 +194,18 @@ def test_a_missing_base_image_is_said_at_once() -> None:
 @pytest.mark.parametrize("platform", ["x86_64-manylinux_2_28", "aarch64-manylinux_2_28"])
 @pytest.mark.parametrize("lock", ["cpu", "cu126", "cu128", "cu130"])
 def test_locks_resolve_on_both_architectures(lock: str, platform: str, tmp_path: Path) -> None:
-    """Every package has a wheel or source there; torch is the registry's build, for its own index may be far."""
+    """Every package is to be had there; torch is the registry's build, for its own index may be far."""
     uv = shutil.which("uv")
     if uv is None:
         pytest.skip("uv is not on PATH")
     file = ROOT / "env" / "locks" / f"{lock}.txt"
     env = {k: v for k, v in os.environ.items() if k not in ("UV_FIND_LINKS", "PIP_FIND_LINKS")}
-    command = [uv, "pip", "compile", "-q", ROOT / "pyproject.toml", "--constraint", file, "--python-version", "3.11",
-               "--python-platform", platform, "--extra", "report", "--extra", "serve", "--extra", "slurm",
-               "-o", tmp_path / "out.txt"]  # fmt: skip
+    where = ["--constraint", file, "--python-version", "3.11", "--python-platform", platform]
+    extras = ["--extra", "report", "--extra", "serve", "--extra", "slurm"]
+    out = tmp_path / "out.txt"
+    command = [uv, "pip", "compile", "-q", ROOT / "pyproject.toml", *where, *extras, "-o", out]
     subprocess.run(command, check=True, env=env)
-    resolved = dict(re.findall(r"^([\w.-]+)==(\S+)", (tmp_path / "out.txt").read_text(), re.MULTILINE))
+    resolved = dict(re.findall(r"^([\w.-]+)==(\S+)", out.read_text(), re.MULTILINE))
     locked = {*re.findall(r"^([\w.-]+)==([^\s;]+)", file.read_text(), re.MULTILINE)}
     cuda = ("nvidia-", "cuda-", "triton")
     assert "torch" in resolved

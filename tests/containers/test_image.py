@@ -1,4 +1,4 @@
-"""The image that buildah makes of the real Dockerfile, run by podman: any user, read-only, offline, no leaks."""
+"""The image that buildah makes of the Dockerfile, run by podman: any user, read-only, offline, no leaks."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ pytestmark = pytest.mark.container
 
 # A uid that no file of the image knows, no right to write outside two places in memory, no network.
 CONFINED = (
-    "--network=none", "--read-only", "--cap-drop=all", "--security-opt=no-new-privileges", "--user=54321:54321",
+    "--network=none", "--read-only", "--cap-drop=all", "--security-opt=no-new-privileges",
+    "--user=54321:54321",
     "--tmpfs=/tmp:rw,exec,mode=1777", "--tmpfs=/workspace:rw,exec,mode=1777",
 )  # fmt: skip
 COMPILED_STEP = """
@@ -91,7 +92,7 @@ def test_home_may_be_unwritable_and_hold_packages_of_the_user(lab: Lab, image: s
 
 
 def test_only_what_runs_is_in_it(root: Path) -> None:
-    """No Rust, installer, cache or source; nobody's home in use; nothing that only root may read or all may write."""
+    """No Rust, installer, cache or source; nothing that only root may read or all may write."""
     found = {
         path.name
         for folder in ("opt/venv/bin", "usr/bin", "usr/local/bin")
@@ -130,7 +131,7 @@ def test_nothing_of_the_host_leaks(root: Path, lab: Lab) -> None:
 
 
 def test_healthy_and_broken(lab: Lab, image: str) -> None:
-    """`podman healthcheck run` says what the image's own check says: of the image, and of one without rustbpe."""
+    """`podman healthcheck run`, of the image and of one that has lost rustbpe."""
     broken = f"{image}-broken"
     name = lab.run("buildah", "from", "--pull-never", image).stdout.strip()
     at = Path(lab.run("buildah", "mount", name).stdout.strip())
@@ -176,6 +177,7 @@ def test_the_fast_tests_pass_in_the_test_stage(lab: Lab) -> None:
     tag = "localhost/nanochat-test:test"
     lab.build(tag, "--target", "test")
     own = ("--network=none", "--tmpfs=/tmp:rw,exec,mode=1777")
-    done = lab.run("podman", "run", "--rm", *own, tag, "python", "-m", "pytest", "-q", "-p", "no:cacheprovider",
-                   "tests/test_golden.py", "tests/test_tokenizer.py", "tests/test_engine.py", check=False)  # fmt: skip
+    files = [f"tests/test_{name}.py" for name in ("golden", "tokenizer", "engine")]
+    pytest_ = ("python", "-m", "pytest", "-q", "-p", "no:cacheprovider", *files)
+    done = lab.run("podman", "run", "--rm", *own, tag, *pytest_, check=False)
     assert done.returncode == 0 and " passed" in done.stdout, done.stdout[-3000:]

@@ -1,4 +1,4 @@
-"""The SIF of the image, under a real Apptainer as a plain user: offline training with resume, chat, apps, signature."""
+"""The SIF of the image, under a real Apptainer as a plain user: it trains, resumes and chats offline."""
 
 from __future__ import annotations
 
@@ -81,8 +81,10 @@ def test_it_trains_offline_resumes_and_chats(lab: Lab, sif: Path, work: Path) ->
 
 def test_torchrun_works_without_names(lab: Lab, sif: Path, work: Path) -> None:
     """In an empty network namespace no host name resolves, so the master's address is given."""
-    words = ("python", "-m", "torch.distributed.run", "--nproc-per-node=2", "--master-addr=127.0.0.1", "--master-port=29517",
-             "-m", "--", "scripts.base_train", *TINY, "--run", "two", "--steps", "4")  # fmt: skip
+    torchrun = ("-m", "torch.distributed.run", "--nproc-per-node=2")
+    master = ("--master-addr=127.0.0.1", "--master-port=29517")
+    program = ("-m", "--", "scripts.base_train", *TINY, "--run", "two", "--steps", "4")
+    words = ("python", *torchrun, *master, *program)
     offline(lab, sif, work, *words, verb="exec")
     assert (work / "base_two" / "DONE").exists()
 
@@ -160,8 +162,8 @@ def test_a_run_in_the_image_and_one_in_a_venv_end_in_the_same_weights(
     venv, outside = tmp_path / "venv", tmp_path / "outside"
     lab.env.update(PYTHON="/usr/bin/python3")
     lab.run("bash", ROOT / "env/setup.sh", "--torch", "cpu", "--venv", venv)
-    lab.run("env", "OMP_NUM_THREADS=1", "OMP_WAIT_POLICY=PASSIVE", venv / "bin/python", "-m", "scripts.pipeline",
-            "--preset", "tiny", "--base-dir", outside)  # fmt: skip
+    program = (venv / "bin/python", "-m", "scripts.pipeline", "--preset", "tiny", "--base-dir", outside)
+    lab.run("env", "OMP_NUM_THREADS=1", "OMP_WAIT_POLICY=PASSIVE", *program)
     ask = ("-c", "import sys, torch; print(sys.version, torch.__version__)")
     versions = [
         lab.run(venv / "bin/python", *ask).stdout,
