@@ -84,11 +84,11 @@ torch_folder() {
   return 1
 }
 
-# CUDA 13.0 needs a driver of the 580 series; for an older one uv picks the build by the driver.
-has_cuda13_driver() {
+# has_driver SERIES: CUDA 13.0 needs a driver of the 580 series, CUDA 12.6 one of the 525 series.
+has_driver() {
   local driver
   driver=$(nvidia-smi --query-gpu=driver_version --format=csv,noheader | sed -n 1p)
-  [ "${driver%%.*}" -ge 580 ]
+  [ "${driver%%.*}" -ge "$1" ]
 }
 
 has_cpu_index() { # the question is cheap: it reads an index page and downloads no wheel
@@ -103,12 +103,15 @@ choose_torch() {
   if [ "$choice" = auto ]; then
     if [ "$(uname)" = Darwin ]; then choice=macos
     elif ! nvidia-smi -L >/dev/null 2>&1; then choice=cpu
-    elif has_cuda13_driver; then choice=cu130
+    elif has_driver 580; then choice=cu130
+    elif has_driver 525; then choice=cu126
     else choice=auto; fi
   fi
+  [ ! -f "$ROOT/env/locks/$choice.txt" ] || LOCK=$ROOT/env/locks/$choice.txt
+  VERSION=$(sed -n 's/^torch==//p' "$LOCK")
   case $choice in
     macos) NEED_MIB=2500; say "torch $VERSION: the macOS wheel, about 0.1 GB" ;;
-    cu130) LOCK=$ROOT/env/locks/cu130.txt; say "torch $VERSION for CUDA 13.0: 4.6 GB with CUDA's libraries" ;;
+    cu130) say "torch $VERSION for CUDA 13.0: 4.6 GB with CUDA's libraries" ;;
     cpu)
       if folder=$(torch_folder); then
         ARGS=(--find-links "$folder") NEED_MIB=2500
@@ -185,7 +188,6 @@ main() {
   # What was asked for earlier stays asked for.
   EXTRAS=$(printf '%s\n' "$EXTRAS,$HAVE" | tr ',' '\n' | sed '/^$/d' | sort -u | paste -s -d , -)
   [ "$TORCH" != auto ] || TORCH=$WAS
-  VERSION=$(sed -n 's/^torch==//p' "$ROOT/env/locks/cpu.txt")
   PY=$(find_python) || fail "no Python 3.10 to 3.13 found: install one, or name it with PYTHON=/path/to/python3"
   say "environment $VENV with $("$PY" -V), extras: ${EXTRAS:-none}"
   [ -n "$DRY" ] || make_venv

@@ -59,6 +59,16 @@ def _has_browser() -> bool:
     )
 
 
+@functools.cache
+def _has_containers() -> bool:
+    """Where the tests of images must run, root installs what is missing."""
+    import image_lab
+
+    if "container" in REQUIRED:
+        image_lab.install()
+    return not image_lab.missing()
+
+
 # Marker -> (is it here?, what is missing if not). A `net` test is only ever run by asking for it.
 TOOLS: dict[str, tuple[Callable[[], bool], str]] = {
     "gpu": (_has_gpu, "no CUDA device"),
@@ -69,8 +79,8 @@ TOOLS: dict[str, tuple[Callable[[], bool], str]] = {
     ),
     "slurm": (_has_slurm, "no slurmctld, slurmd, munge: as root, python tests/slurm/lab.py install"),
     "container": (
-        lambda: bool(shutil.which("buildah") or shutil.which("apptainer")),
-        "no buildah, no apptainer",
+        _has_containers,
+        "no buildah, podman, skopeo and Apptainer: as root, bash tests/containers/install.sh",
     ),
     "browser": (
         _has_browser,

@@ -218,7 +218,7 @@ def test_pages_name_programs_that_exist(page: Path) -> None:
         assert (ROOT / name).exists(), f"{page.name} runs {name}"
 
 
-@pytest.mark.parametrize("lock", ["cpu", "cu130"])
+@pytest.mark.parametrize("lock", ["cpu", "cu126", "cu128", "cu130"])
 def test_lock_covers_the_dependencies(lock: str) -> None:
     text = (ROOT / "env" / "locks" / f"{lock}.txt").read_text(encoding="utf-8")
     assert "://" not in text and "+cpu" not in text

@@ -26,7 +26,9 @@ def drive(user: User, image: Path) -> dict[str, Any]:
     """What came of it: each stage's state, the refusals, log and environment of pretraining."""
     absent = user.launch(*MISSING, "IMAGE=no.sif", fails=True)
     user.sbatch(*WORDS, f"IMAGE={image}")
-    user.wait("the other jobs", lambda: "boxed-base.1" in str(user.queue()))
+    user.wait("the other jobs", lambda: "boxed-base.1" in str(user.queue()) or not user.queue())
+    first = "".join(path.read_text() for path in user.folder.glob("*.out"))
+    assert "submitted: " in first, first
     user.wait_empty("boxed")
     record = user.base / "base_boxed" / "env.json"
     return {

