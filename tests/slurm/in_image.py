@@ -1,4 +1,4 @@
-"""A run whose stages are in a SIF, on a lab of this plain user: started by `test_image.py`, prints JSON.
+"""A run whose stages are in a SIF, on a lab of this plain user: started by `test_in_image.py`, prints JSON.
 
 What it is: a program of its own, since Apptainer and all of Slurm must be the same plain user's here, in a
 mount namespace where that user may open /dev/fuse. Its Python has no torch: what computes is in the image.
