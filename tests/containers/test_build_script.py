@@ -195,7 +195,7 @@ def test_a_missing_base_image_is_said_at_once() -> None:
 @pytest.mark.parametrize("lock", ["cpu", "cu126", "cu128", "cu130"])
 def test_locks_resolve_on_both_architectures(lock: str, platform: str, tmp_path: Path) -> None:
     """Every package is to be had there; torch is the registry's build, for its own index may be far."""
-    uv = shutil.which("uv")
+    uv = shutil.which("uv", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
     if uv is None:
         pytest.skip("uv is not on PATH")
     file = ROOT / "env" / "locks" / f"{lock}.txt"
