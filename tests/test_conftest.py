@@ -44,7 +44,9 @@ def test_a_required_lane_cannot_be_skipped(
     tools = "def install(): pass\ndef missing(): return ''\n"  # as if all of them were here
     (tmp_path / "image_lab.py").write_text(tools, encoding="utf-8")
     (tmp_path / "test_it.py").write_text(SOURCE, encoding="utf-8")
-    (tmp_path / "pytest.ini").write_text("[pytest]\nmarkers =\n slurm: x\n rust: x\n container: x\n", encoding="utf-8")
+    (tmp_path / "pytest.ini").write_text(
+        "[pytest]\nmarkers =\n slurm: x\n rust: x\n container: x\n", encoding="utf-8"
+    )
     env = {**os.environ, "NANOCHAT_REQUIRE": required, "UV_FIND_LINKS": wheels}
     env |= {"PATH": "", "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(tmp_path)]

@@ -12,10 +12,11 @@ from typing import Any
 import pytest
 
 HERE = Path(__file__).parent
-sys.path[:0] = [str(HERE), str(HERE.parent)]
+sys.path[:0] = [str(HERE), str(HERE.parent), str(HERE.parent / "serve")]
 EXPECTED = "Failed to load resource"  # the browser's own line about a status that a test asked for
 
-from servers import Opening, Scripted, served  # noqa: E402
+from served import Served  # noqa: E402
+from servers import Scripted, toy_server  # noqa: E402
 
 Open = Callable[..., Any]
 
@@ -37,8 +38,8 @@ def chromium() -> Iterator[Any]:
 
 
 @pytest.fixture(scope="session")
-def toy(tokenizer: Any) -> Iterator[Opening]:
-    with served(tokenizer, context=512) as one:
+def toy(tokenizer: Any) -> Iterator[Served]:
+    with toy_server(tokenizer, context=512) as one:
         yield one
 
 

@@ -1,13 +1,12 @@
 """Servers for the tests of the page: the real one, a proxy that cuts bytes, one that says what it is told.
 
-What it is: `served` (the whole application, scheduler and a small model of random weights, in a thread),
+What it is: `toy_server` (the whole application, as in the tests of the server, `tests/serve/served.py`),
 `Proxy` (TCP; a few bytes at a time, or none any more), `Scripted` (the page under the real policy, with
 replies and errors that no model would give). What it is not: the program (`scripts/chat_web.py`).
 """
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import http.server
 import json
@@ -17,63 +16,29 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from test_engine import random_model
+from served import Served, served, toy_engine
 
-from nanochat.engine import Engine
 from nanochat.request import Sampling
-from nanochat.scheduler import Scheduler
-from nanochat.serve import access, guard, pages
-from nanochat.serve.app import create_app
-from nanochat.serve.model import Model, Tools
-from nanochat.serve.pool import Pool, Worker
-from nanochat.serve.protocol import Server
+from nanochat.serve import guard, pages
 from nanochat.tokenizer import Tokenizer
-
-LIMIT_S = 30.0
-
-
-class Opening(threading.Event):
-    """Set to let the model be loaded; knows the address."""
-
-    url = ""
-    port = 0
 
 
 @contextlib.contextmanager
-def served(
-    tokenizer: Tokenizer, *, context: int, token: str | None = None, is_open: bool = True
-) -> Iterator[Opening]:
-    """The real server; `is_open` False: the model goes on loading until the event is set."""
-    engine = Engine(random_model(depth=2, context=context), tokenizer, Tools())
-    worker = Worker("cpu/0", Scheduler(engine, 4, waiting=16))
-    model = Model("toy", context, engine.config.vocab_size, engine.rules, Tools(), Sampling(), 16)
-    opening, pool, tasks = Opening(), Pool(), []
+def toy_server(tokenizer: Tokenizer, *, context: int, **options: Any) -> Iterator[Served]:
+    """The real server with a model of random weights that never says the same twice."""
+    with served(toy_engine(tokenizer, context=context), sampling=Sampling(), waiting=16, **options) as one:
+        yield one
 
-    async def start(pool: Pool) -> None:
-        async def loading() -> None:
-            await asyncio.to_thread(opening.wait)
-            pool.open(model, [worker])
 
-        tasks.append(asyncio.create_task(loading()))
-
-    with access.listen("127.0.0.1", 0) as listener:
-        opening.url, opening.port = access.url(listener), listener.getsockname()[1]
-        names = access.names_of(listener, "127.0.0.1", ())
-        server = Server(create_app(pool, guard.Rules(names, token, 256 << 10), start), pool)
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
-        thread.start()
-        if is_open:
-            opening.set()
-        end = time.monotonic() + LIMIT_S
-        while not server.started or (is_open and pool.state != "ok"):
-            assert time.monotonic() < end, "the server does not start"
-            time.sleep(0.01)
-        try:
-            yield opening
-        finally:
-            opening.set()
-            server.should_exit = True
-            thread.join(LIMIT_S)
+@contextlib.contextmanager
+def slowed(one: Served, step_s: float) -> Iterator[None]:
+    """A model of random weights is fast; a person who stops it is not."""
+    batch, step = one.scheduler._batch, one.scheduler._batch.step
+    batch.step = lambda: (time.sleep(step_s), step())[1]  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        batch.step = step  # type: ignore[method-assign]
 
 
 class Proxy:

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 from browsing import answered, ask, limit, ready, until
-from servers import Opening, Proxy, Scripted, served
+from served import Served
+from servers import Proxy, Scripted, slowed, toy_server
 
 from nanochat.tokenizer import Tokenizer
 
@@ -36,7 +37,7 @@ def in_pieces(text: str, size: int = 5) -> list[dict[str, str]]:
     return [{"content": text[at : at + size]} for at in range(0, len(text), size)]
 
 
-def test_a_conversation_is_streamed_edited_undone_and_kept(open_page: Any, toy: Opening) -> None:
+def test_a_conversation_is_streamed_edited_undone_and_kept(open_page: Any, toy: Served) -> None:
     page = open_page(toy.url)
     limit(page, 24)
     ask(page, "First question")
@@ -61,24 +62,23 @@ def test_a_conversation_is_streamed_edited_undone_and_kept(open_page: Any, toy: 
     assert re.search(r"\d+ / 512", page.locator("#context-text").inner_text())
 
 
-def test_a_reply_is_stopped_by_escape_and_kept(open_page: Any, toy: Opening) -> None:
+def test_a_reply_is_stopped_by_escape_and_kept(open_page: Any, toy: Served) -> None:
     page = open_page(toy.url)
     ready(page)
+    last = "[...document.querySelectorAll('.message.assistant .prose')].pop()"
     for way in ("Escape", "button"):
-        ask(page, "Write on")
-        until(
-            page,
-            "() => [...document.querySelectorAll('.message.assistant .prose')].pop()?.textContent.length > 2",
-        )
-        page.keyboard.press("Escape") if way == "Escape" else page.click("#stop")
-        until(page, "() => document.querySelector('#stop').hidden")
+        with slowed(toy, 0.05):
+            ask(page, "Write on")
+            until(page, f"() => {last}?.textContent.length > 2")
+            page.keyboard.press("Escape") if way == "Escape" else page.click("#stop")
+            until(page, "() => document.querySelector('#stop').hidden")
     assert page.locator("text=Stopped.").count() >= 1
 
 
 def test_a_full_context_drops_the_oldest_turns_and_says_so(
     open_page: Any, tokenizer: Tokenizer, shoot: Shoot
 ) -> None:
-    with served(tokenizer, context=128) as small:
+    with toy_server(tokenizer, context=128) as small:
         page = open_page(small.url)
         limit(page, 16)
         for n in range(1, 6):
@@ -137,11 +137,11 @@ def test_a_busy_server_is_tried_again(open_page: Any, scripted: Scripted, shoot:
 
 
 def test_a_loading_server_is_waited_for(open_page: Any, tokenizer: Tokenizer, shoot: Shoot) -> None:
-    with served(tokenizer, context=128, is_open=False) as loading:
+    with toy_server(tokenizer, context=128, is_open=False) as loading:
         page = open_page(loading.url)
         page.wait_for_selector(".notice.loading")
         shoot(page, "loading")
-        loading.set()
+        loading.opening.set()
         ready(page)
         assert page.locator(".notice").count() == 0
 
@@ -150,7 +150,7 @@ def test_the_token_is_asked_for_and_kept_for_the_tab(
     open_page: Any, tokenizer: Tokenizer, shoot: Shoot
 ) -> None:
     token = "a-token-of-thirty-two-letters-xx"
-    with served(tokenizer, context=128, token=token) as private:
+    with toy_server(tokenizer, context=128, token=token) as private:
         page = open_page(private.url)
         page.wait_for_selector("#token[open]")
         shoot(page, "token")
