@@ -83,7 +83,8 @@ def test_torchrun_works_without_names(lab: Lab, sif: Path, work: Path) -> None:
     """In an empty network namespace no host name resolves, so the master's address is given."""
     torchrun = ("-m", "torch.distributed.run", "--nproc-per-node=2")
     master = ("--master-addr=127.0.0.1", "--master-port=29517")
-    program = ("-m", "--", "scripts.base_train", *TINY, "--run", "two", "--steps", "4")
+    one_row = ("--device-batch-rows", "1")  # of 128 tokens: two ranks share 256
+    program = ("-m", "--", "scripts.base_train", *TINY, "--run", "two", "--steps", "4", *one_row)
     words = ("python", *torchrun, *master, *program)
     offline(lab, sif, work, *words, verb="exec")
     assert (work / "base_two" / "DONE").exists()
