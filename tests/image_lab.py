@@ -94,6 +94,7 @@ class Lab:
         folder.chmod(0o755)
         (folder / "containers.conf").write_text(CONTAINERS_CONF, encoding="utf-8")
         self.env = {**os.environ, "CONTAINERS_CONF": str(folder / "containers.conf"), "TMPDIR": str(folder)}
+        self.revision = self.run("git", "rev-parse", "HEAD").stdout.strip()
         self.image = f"localhost/nanochat-test:{content_hash()}"
 
     def run(

@@ -58,8 +58,7 @@ def test_labels_are_true(lab: Lab, image: str, root: Path) -> None:
     done = podman(lab, image, "-c", code, entry="/opt/venv/bin/python")
     assert done.stdout.split() == [labels["nanochat.torch"], labels["nanochat.cuda"]], done.stderr
     assert labels["nanochat.lock.sha256"] == hashlib.sha256(lock).hexdigest()
-    revision = lab.run("git", "rev-parse", "HEAD").stdout.strip()
-    assert labels["org.opencontainers.image.revision"].removesuffix("-dirty") == revision
+    assert labels["org.opencontainers.image.revision"].removesuffix("-dirty") == lab.revision
     for key in ("title", "version", "created", "licenses", "base.name", "base.digest"):
         assert labels[f"org.opencontainers.image.{key}"], key
     assert found["User"] not in ("", "0", "root")
