@@ -29,12 +29,13 @@ debian() {
   rm -rf /var/log/apt /var/log/*.log /tmp/* /usr/share/doc/* /usr/share/man/* /usr/share/info/* /usr/share/locale/*
 }
 
-# torch.compile writes C++ and builds it, on GPUs triton a launcher against Python.h: so g++ and the headers stay, and
-# what they do not read goes (link-time optimiser, sanitizers, the interpreter as a static library).
+# torch.compile writes C++ and builds it (and hashes its precompiled headers by openssl), on GPUs triton a launcher
+# against Python.h: so these stay. What they do not read goes: the link-time optimiser, sanitizers, static libraries.
 system() {
-  debian python3 libpython3-dev g++ libibverbs1 ibverbs-providers librdmacm1
+  debian python3 libpython3-dev g++ openssl libibverbs1 ibverbs-providers librdmacm1
   rm -f /usr/lib/gcc/*/*/{lto1,lto-wrapper,g++-mapper-server} /usr/lib/gcc/*/*/lib{asan,hwasan,lsan,tsan,ubsan}* \
-    /usr/lib/*/lib{asan,hwasan,lsan,tsan,ubsan}.so.* /usr/lib/*/lib{c,m-*,mvec}.a /usr/lib/python3*/config-*/libpython*.a /usr/lib/*/libpython*.a
+    /usr/lib/*/lib{asan,hwasan,lsan,tsan,ubsan}.so.* /usr/lib/*/lib{c,m-*,mvec}.a \
+    /usr/lib/python3*/config-*/libpython*.a /usr/lib/*/libpython*.a
 }
 
 get_uv() {

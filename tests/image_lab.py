@@ -66,16 +66,21 @@ def no_torch() -> str:
     return "UV_FIND_LINKS names no folder with a CPU wheel of torch for Python 3.11"
 
 
+def _is_plain(name: str) -> bool:
+    return (ROOT / name).is_file() and not (ROOT / name).is_symlink()
+
+
 @functools.cache
 def content_hash() -> str:
-    """Of the files that the image is made from."""
-    digest = hashlib.sha256()
+    """Of the commit, which the labels name, and of the files that the image is made from."""
+    head = subprocess.run(["git", "-C", ROOT, "rev-parse", "HEAD"], check=True, capture_output=True)
+    digest = hashlib.sha256(head.stdout)
     listed = subprocess.run(
         ["git", "-C", ROOT, "ls-files", "-co", "--exclude-standard", *CONTENT],
         check=True, capture_output=True, text=True,
     )  # fmt: skip
     for name in sorted(listed.stdout.splitlines()):
-        if (ROOT / name).is_file():
+        if _is_plain(name):
             digest.update(name.encode() + b"\0" + (ROOT / name).read_bytes())
     return digest.hexdigest()[:12]
 
@@ -89,6 +94,7 @@ class Lab:
         folder.chmod(0o755)
         (folder / "containers.conf").write_text(CONTAINERS_CONF, encoding="utf-8")
         self.env = {**os.environ, "CONTAINERS_CONF": str(folder / "containers.conf"), "TMPDIR": str(folder)}
+        self.revision = self.run("git", "rev-parse", "HEAD").stdout.strip()
         self.image = f"localhost/nanochat-test:{content_hash()}"
 
     def run(
@@ -167,9 +173,9 @@ class Lab:
         if not place.exists():
             self.run("git", "clone", "--quiet", "--no-hardlinks", ROOT, place)
             listed = self.run("git", "ls-files", "-co", "--exclude-standard").stdout.splitlines()
-            for name in filter(lambda name: (ROOT / name).is_file(), listed):
+            for name in filter(_is_plain, listed):
                 (place / name).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copy2(ROOT / name, place / name, follow_symlinks=False)
+                shutil.copy2(ROOT / name, place / name)
             self.run("chown", "-R", USER, place)
         return place
 
