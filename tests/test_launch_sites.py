@@ -191,7 +191,8 @@ def test_what_a_program_in_a_container_sees(monkeypatch: pytest.MonkeyPatch) -> 
     words = ["CONTAINER=apptainer", "IMAGE=i.sif", "LOCAL_SCRATCH=${JOBTMP}/me", "ENV_LUSTRE=l", "--run", "r"]
     plan = plans.build(read([*words, "--base-dir", "/b"]), "id")[0]
     assert container.variables(plan, host | lost) == host | {
-        "XDG_CACHE_HOME": "/b/cache", "HF_HOME": "/b/cache/huggingface", "PYTHONPATH": "/b/runs/r/code",
+        "XDG_CACHE_HOME": "/b/cache", "HF_HOME": "/b/cache/huggingface",
+        "MPLCONFIGDIR": "/b/cache/matplotlib", "PYTHONPATH": "/b/runs/r/code",
     }  # fmt: skip
     plan = plans.build(read(["--base-dir", "/b", "--run", "r"]), "id")[0]
     assert container.variables(plan, host | lost) == host | lost

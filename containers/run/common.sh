@@ -70,7 +70,8 @@ prepare() {
     MOUNTS+=("$folder:$folder:ro")
   done
   VARIABLES=("NANOCHAT_BASE_DIR=$OUT" "XDG_CACHE_HOME=$CACHE" "HF_HOME=$CACHE/huggingface"
-    "TORCHINDUCTOR_CACHE_DIR=$CACHE/torchinductor" "TRITON_CACHE_DIR=$CACHE/triton")
+    "TORCHINDUCTOR_CACHE_DIR=$CACHE/torchinductor" "TRITON_CACHE_DIR=$CACHE/triton"
+    "MPLCONFIGDIR=$CACHE/matplotlib")
   [ -n "$ONLINE" ] || VARIABLES+=("NANOCHAT_OFFLINE=1")
   PASSED=()
   for name in $(compgen -e); do

@@ -63,6 +63,7 @@ def variables(plan: Plan, environ: Mapping[str, str]) -> dict[str, str]:
     return {
         "XDG_CACHE_HOME": cache,
         "HF_HOME": f"{cache}/huggingface",
+        "MPLCONFIGDIR": f"{cache}/matplotlib",
         **kept,
         "PYTHONPATH": str(plan.folder / "code"),  # whatever folder the program begins in
     }

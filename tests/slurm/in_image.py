@@ -1,8 +1,8 @@
-"""A run whose stages are in a SIF, on a lab of this plain user: started by `test_image.py`, prints JSON.
+"""A run whose stages are in a SIF, on a lab of this plain user: started by `test_in_image.py`, prints JSON.
 
-What it is: a program of its own, since Apptainer and all of Slurm must be the same plain user's here, in a mount
-namespace where that user may open /dev/fuse. Its Python has no torch: what computes is in the image. Run:
-`python tests/slurm/in_image.py IMAGE FOLDER`.
+What it is: a program of its own, since Apptainer and all of Slurm must be the same plain user's here, in a
+mount namespace where that user may open /dev/fuse. Its Python has no torch: what computes is in the image.
+Run: `python tests/slurm/in_image.py IMAGE FOLDER`.
 """
 
 from __future__ import annotations
@@ -26,14 +26,16 @@ def drive(user: User, image: Path) -> dict[str, Any]:
     """What came of it: each stage's state, the refusals, log and environment of pretraining."""
     absent = user.launch(*MISSING, "IMAGE=no.sif", fails=True)
     user.sbatch(*WORDS, f"IMAGE={image}")
-    user.wait("the other jobs", lambda: user.queue() and (user.base / "runs/boxed/jobs.json").exists())
+    user.wait("the other jobs", lambda: "boxed-base.1" in str(user.queue()) or not user.queue())
+    first = "".join(path.read_text() for path in user.folder.glob("*.out"))
+    assert "submitted: " in first, first
     user.wait_empty("boxed")
-    trained = user.base / "base_boxed"
+    record = user.base / "base_boxed" / "env.json"
     return {
         "absent": absent,
         "status": {stage: state for stage, (state, _) in user.status("boxed").items()},
-        "log": user.log("boxed", "base"),
-        "environment": read_json(trained / "env.json")["attempts"][-1],
+        "log": user.log("boxed", "*"),
+        "environment": read_json(record)["attempts"][-1] if record.is_file() else None,
         "code": read_json(user.base / "runs/boxed/code.json"),
         "host_has_torch": importlib.util.find_spec("torch") is not None,
     }
