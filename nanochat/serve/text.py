@@ -42,8 +42,7 @@ def requests(body: TextBody, model: Model) -> list[Request]:
         require_room(model, len(prompt), tokens, "prompt", body.max_tokens is not None)
         found += [
             Request(
-                prompt, tokens, sampling, seed, sample, stop_strings=body.stops, logprobs=body.logprobs,
-                score_from=scored,
+                prompt, tokens, sampling, seed, sample, body.ends, body.stops, body.logprobs, scored
             )
             for sample in range(body.n or 1)
         ]  # fmt: skip
