@@ -33,7 +33,7 @@ class Plan:
     bodies: list[str]
     clients: int
     seconds: float
-    limit_s: float = 60.0  # for the answers that are under way then
+    limit_s: float = 300.0  # for the answers that are under way then
 
 
 @dataclass

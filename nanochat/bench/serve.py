@@ -59,7 +59,9 @@ def run(config: Bench) -> Iterator[Row]:
         torch.set_num_threads(threads)
         alone = [engine_rate(engine, prompts, config.slots)]
         with started([*words, "--threads", str(threads)]) as server:
-            sides = {}
+            ready = server.memory()
+            server.load(bodies(config.model, prompts, False), config.slots, 1.0)  # each slot once
+            sides, warm = {}, server.memory() - ready
             for side, stream in (("plain", False), ("streamed", True)):
                 sides[side] = server.load(
                     bodies(config.model, prompts, stream), config.clients, config.seconds
@@ -67,6 +69,7 @@ def run(config: Bench) -> Iterator[Row]:
                 alone.append(engine_rate(engine, prompts, config.slots))
             steps = asyncio.run(leave(server, bodies(config.model, prompts, True), LEAVERS, config.slots))
         yield figure("serve_engine_alone", statistics.median(alone), "tok/s", len(alone), threads)
+        yield figure("serve_first_use_memory", warm / 1e6, "MB", config.slots, threads)
         for side, seen in sides.items():
             yield from rows(side, seen, statistics.median(alone), threads)
         yield figure("serve_leavers_steps", max(steps), "steps", LEAVERS, threads)
@@ -185,10 +188,15 @@ class Process:
             connection.request("GET", path)
             return json.loads(connection.getresponse().read())
 
+    def memory(self) -> int:
+        """Bytes that it has in memory."""
+        size: int = self._process.memory_info().rss
+        return size
+
     def load(self, bodies: list[str], clients: int, seconds: float) -> Seen:
         """What many clients see, and what is seen of the server meanwhile."""
         seen, is_over = Seen(), threading.Event()
-        probe = threading.Thread(target=self._probe, args=(seen, is_over))
+        probe = threading.Thread(target=lambda: asyncio.run(self._probe(seen, is_over)))
         plan = Plan(self.host, self.port, PATH, bodies, clients, seconds)
         command = [sys.executable, "-m", "nanochat.bench.clients"]
         probe.start()
@@ -201,13 +209,23 @@ class Process:
         seen.tally = Tally.read(done.stdout)
         return seen
 
-    def _probe(self, seen: Seen, is_over: threading.Event) -> None:
-        before = self._process.memory_info().rss
-        while not is_over.wait(PROBE_S):
-            start = time.perf_counter()
-            self.get("/health")
-            seen.health_s.append(time.perf_counter() - start)
-            seen.growth_bytes = max(seen.growth_bytes, self._process.memory_info().rss - before)
+    async def _probe(self, seen: Seen, is_over: threading.Event) -> None:
+        """A new /health every `PROBE_S`, however long those before it take: none is spared the slow times."""
+        before, probes = self.memory(), set()
+        while not is_over.is_set():
+            probes.add(asyncio.create_task(self._health(seen)))
+            seen.growth_bytes = max(seen.growth_bytes, self.memory() - before)
+            await asyncio.sleep(PROBE_S)
+        await asyncio.gather(*probes)
+
+    async def _health(self, seen: Seen) -> None:
+        start = time.perf_counter()
+        reader, writer = await asyncio.open_connection(self.host, self.port)
+        writer.write(f"GET /health HTTP/1.1\r\nHost: {self.host}\r\nConnection: close\r\n\r\n".encode())
+        answer = await reader.read()
+        writer.close()
+        assert answer.startswith(b"HTTP/1.1 200"), answer
+        seen.health_s.append(time.perf_counter() - start)
 
 
 # ----------------------------------------------------------------------------- clients that leave

@@ -59,7 +59,7 @@ def create_app(pool: Pool, rules: Rules, start: Start) -> ASGIApp:
         app.add_api_route(path, page, methods=["GET"], include_in_schema=False)
     add_handlers(app)
     _document(app)
-    return Guard(app, rules)
+    return Guard(app, rules, pool.require_room)
 
 
 def _document(app: FastAPI) -> None:
