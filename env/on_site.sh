@@ -44,7 +44,7 @@ if [ -n "$modules" ]; then
 fi
 python=$(key PYTHON "$@") torch=$(key TORCH "$@")
 if [ -z "$python" ]; then
-  bash env/setup.sh --torch "${torch:-cu130}" --extras report,slurm
+  bash env/setup.sh --torch "${torch:-cu130}" --extras report,slurm,serve
   python=.venv/bin/python
 fi
 if [ "${1:-}" = --setup ]; then

@@ -1,8 +1,8 @@
 """The committed `slurm/*.slurm`: made from one text here, so that they cannot differ by accident.
 
-What it is: the first job of a run. It finds the clone, submits every other job behind itself, then gets the
-data. What it is not: the other jobs' texts, which a plan makes (`sbatch.py`). Make them again: `python -m
-nanochat.launch.templates`; a test compares.
+What it is: the first job of a run, which finds the clone, submits every other job behind itself, then gets
+the data; and the job of a chat server. What it is not: the other jobs' texts, which a plan makes
+(`sbatch.py`). Make them again: `python -m nanochat.launch.templates`; a test compares.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ ENTRIES = {
               "--run lr --depth 6 --grid base.lr-scale=0.5,1,2", SWEEP_JOB, "sweep", "sweep", "speedrun"),
 }  # fmt: skip
 
-ENTRY = """\
+HEAD = """\
 #!/usr/bin/env bash
 #SBATCH --job-name={name}
 #SBATCH --output=%x.%j.out
@@ -45,14 +45,9 @@ ENTRY = """\
 #SBATCH --ntasks-per-node=1
 #SBATCH --cpus-per-task=4
 #SBATCH --time=04:00:00
-#
-# {about}:
-#
-#   sbatch {file} [{example}] [--site NAME] [KEY=value ...]
-#
-{what}#
-#   python -m scripts.launch status RUN
-#
+"""
+
+CLONE = """\
 # Made by nanochat/launch/templates.py.
 set -euo pipefail
 
@@ -72,9 +67,44 @@ find_clone() {{
 }}
 
 clone=$(find_clone "$@")
-act={login}
-[ -z "${{SLURM_JOB_ID:-}}" ] || act={job}
-exec bash "$clone/env/on_site.sh" -m scripts.launch "$act" --preset {preset} "$@"
+"""
+
+ENTRY = f"""\
+{HEAD}\
+#
+# {{about}}:
+#
+#   sbatch {{file}} [{{example}}] [--site NAME] [KEY=value ...]
+#
+{{what}}#
+#   python -m scripts.launch status RUN
+#
+{CLONE}\
+act={{login}}
+[ -z "${{{{SLURM_JOB_ID:-}}}}" ] || act={{job}}
+exec bash "$clone/env/on_site.sh" -m scripts.launch "$act" --preset {{preset}} "$@"
+"""
+
+SERVE = f"""\
+{HEAD}\
+#SBATCH --signal=B:TERM@30
+#
+# A trained model on a node of its own, behind the chat page and the OpenAI-compatible API:
+#
+#   sbatch --partition=GPUS --gres=gpu:1 {{file}} --run exp1 [chat_web's options]
+#
+# Account, partition and GPUs are sbatch's; without a GPU it serves from the CPU. The log, serve.JOB.out, says
+# where the token is (a file that only you can read) and the ssh line for your own machine. The port is a
+# free one unless --port says otherwise. Half a minute before the time is over it ends, cleanly.
+# NANOCHAT_SITE or .env.local names the site.
+#
+{CLONE}\
+[ -n "${{{{SLURM_JOB_ID:-}}}}" ] || {{{{ echo "this is a job: sbatch {{file}}" >&2; exit 2; }}}}
+case " $* " in
+  *" --port"*) ;;
+  *) set -- --port 0 "$@" ;;
+esac
+exec bash "$clone/env/on_site.sh" -m scripts.chat_web "$@"
 """
 
 
@@ -87,6 +117,7 @@ def texts() -> dict[Path, str]:
             name=name, file=file, about=about, example=example, what=what.format(file=file), job=job,
             login=login, preset=preset,
         )  # fmt: skip
+    found[FOLDER / "serve.slurm"] = SERVE.format(name="serve", file="slurm/serve.slurm")
     return found
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -54,14 +55,19 @@ def json_response(body: Any, status: int = 200, headers: dict[str, str] | None =
 
 
 def of_validation(error: RequestValidationError) -> APIError:
-    """The first fault of a body, with the path of its field."""
-    first = error.errors()[0]
-    if first["type"] == "json_invalid":
+    """The deepest fault of a body, with the path of its field: of a union, the branch that came furthest."""
+    worst = max(error.errors(), key=lambda one: (len(_path(one["loc"])), one["type"] != "string_type"))
+    if worst["type"] == "json_invalid":
         return APIError(400, "the body is not valid JSON", "invalid_json")
-    path = ".".join(str(part) for part in first["loc"] if part != "body")
-    why = first["msg"].removeprefix("Value error, ")
+    path = ".".join(_path(worst["loc"]))
+    why = worst["msg"].removeprefix("Value error, ")
     message = f"{path}: {why}" if path else "the body must be a JSON object (application/json)"
     return APIError(400, message, "invalid_value", param=path or None)
+
+
+def _path(loc: tuple[int | str, ...]) -> list[str]:
+    """Names and numbers in a place of pydantic's, without the types of the unions on the way."""
+    return [str(part) for part in loc[1:] if not re.search(r"\[|-|^str$", str(part))]
 
 
 def add_handlers(app: FastAPI) -> None:

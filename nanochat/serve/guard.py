@@ -136,7 +136,7 @@ class Guard:
 def _name(host: str) -> str:
     """A Host header without its port: "[::1]:8000" is "::1"."""
     if host.startswith("["):
-        return host[1:].partition("]")[0]
+        return host[1:].partition("]")[0] if "]" in host else host
     return host.partition(":")[0].rstrip(".")
 
 
