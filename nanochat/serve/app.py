@@ -189,7 +189,7 @@ async def _respond(request: Request, body: ChatBody | TextBody, build: Build) ->
     model = service.pool.model
     try:
         requests, answer = build(model)
-        followers = [Follower(model) for _ in requests]
+        followers = [Follower(model, is_scored=r.score_from is not None) for r in requests]
         inbox = service.pool.submit(requests)
     except ValueError as error:  # roles out of order, ids outside the vocabulary, ...
         raise APIError(400, str(error), "invalid_value") from error
