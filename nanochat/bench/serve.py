@@ -119,7 +119,8 @@ def percentile(values: list[float], share: int) -> float:
 
 def texts(tokenizer: Tokenizer, tokens: int, count: int) -> list[str]:
     """Different messages that make prompts of exactly `tokens` tokens: digits, each a token or less."""
-    rng, found = random.Random(0), []
+    rng = random.Random(0)
+    found: list[str] = []
     while len(found) < count:
         text = "".join(rng.choices("0123456789", k=tokens // 2))
         while (length := len(prompt_of(tokenizer, text))) < tokens:

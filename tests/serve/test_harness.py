@@ -16,13 +16,14 @@ import core_twin
 import pytest
 import torch
 from core_harness import Asked
-from served import served
+from served import served, toy_engine
 from toy import LONG
 
 from nanochat import export_hf
 from nanochat.checkpoint_manager import load_model
 from nanochat.engine import Engine
 from nanochat.likelihood import Spans
+from nanochat.tokenizer import Tokenizer
 
 pytestmark = pytest.mark.slow
 NO_SPANS = Spans([], [])  # the harness makes its own
@@ -67,3 +68,15 @@ def test_the_harness_reads_the_same_from_the_server(test_data: Path, tmp_path: P
     off = max(abs(x - y) for x, y in pairs)
     print(f"{ROWS} questions, {len(pairs)} options: log-likelihoods within {off:.1e}")
     assert len(pairs) == sum(len(one.options) for one in asked) and off < CLOSE
+
+
+def test_scores_are_whole_where_a_reply_would_end(tokenizer: Tokenizer) -> None:
+    """Harnesses ask for one token more than they score, and cut it off: it must be there, whatever it is."""
+    engine, prompt = toy_engine(tokenizer), list(b"the cat sat")
+    [reply] = engine.generate_batch([prompt], max_tokens=1, temperature=0.0, stop=())
+    engine.rules.stop = engine.rules.specials = frozenset(reply.ids)
+    body = {"prompt": prompt, "max_tokens": 1, "temperature": 0, "echo": True, "logprobs": 1}
+    with served(engine) as one:
+        [choice] = one.post("/v1/completions", body).json()["choices"]
+    scores = choice["logprobs"]["token_logprobs"]
+    assert len(scores) == len(prompt) + 1 and scores[0] is None and None not in scores[1:]
