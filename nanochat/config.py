@@ -343,6 +343,9 @@ class Bench(Places):
     batches: str = opt("1,4,16,64", "generate: rows of a batch", pattern="[0-9]+(,[0-9]+)*")
     model: str = opt("sft_laptop", "exact, start: run folder of a trained model, relative to base_dir")
     requests: int = opt(1000, "exact: requests", low=1)
+    seconds: float = opt(60.0, "serve: how long new requests are sent", low=1)
+    clients: int = opt(1000, "serve: clients at once", low=1)
+    slots: int = opt(64, "serve: requests that run at once", low=1)
     peers: str = opt("bench_peers", "folder of packages whose names are ours, too, relative to base_dir")
 
     @property

@@ -10,6 +10,7 @@ Run: `pytest tests/test_scheduler.py`.
 from __future__ import annotations
 
 import queue
+import random
 import threading
 import time
 from collections import deque
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
     from nanochat.batch import Batch, Seat
     from nanochat.engine import Engine
     from nanochat.reply import Reply
+
+
+FIRST_WAIT_S = 5.0  # a guess, before any request has ended
 
 
 class QueueFull(Exception):
@@ -147,13 +151,16 @@ class Scheduler:
         with self._changed:
             if not self._is_open:
                 raise Closed("the engine is closed")
-            if len(self._waiting) >= self.most_waiting:
-                self._counts["refused"] += 1
-                raise QueueFull(len(self._waiting), self._wait_s())
+            self._require_room()
             self._waiting.append(handle)
             self._counts["submitted"] += 1
             self._changed.notify()
         return handle
+
+    def require_room(self) -> None:
+        """QueueFull if `submit` would raise it now. Cheaper, as there is no request yet."""
+        with self._changed:
+            self._require_room()
 
     def cancel(self, handle: Handle) -> None:
         """End a request before the next step; its last event says "cancelled". Too late is no error."""
@@ -244,7 +251,14 @@ class Scheduler:
         for handle in left:
             handle.tell(error=f"the engine failed: {type(error).__name__}")
 
+    def _require_room(self) -> None:
+        if len(self._waiting) >= self.most_waiting:
+            self._counts["refused"] += 1
+            raise QueueFull(len(self._waiting), self._wait_s())
+
     def _wait_s(self) -> float:
-        """How long the queue's head waits for a place, as far as past requests tell; 1 to 60 s."""
+        """How long the queue needs, as far as past requests tell, give or take a half: those who were
+        refused together must not come back together. 1 to 60 s."""
         done = self._counts["finished"]
-        return min(60.0, max(1.0, self._busy_s / done * len(self._waiting))) if done else 1.0
+        wait = self._busy_s / done * len(self._waiting) if done else FIRST_WAIT_S
+        return min(60.0, max(1.0, wait * random.uniform(0.5, 1.5)))

@@ -1,4 +1,4 @@
-"""Benchmarks: `python -m scripts.bench step|load|generate|exact|tokenize|sandbox|start [--json]`.
+"""Benchmarks: `python -m scripts.bench step|load|generate|exact|tokenize|sandbox|start|serve [--json]`.
 
 One line a figure (a JSON object with --json). Peers run in the same process, alternating; a missing
 peer package is exit 1. Figures of other machines (experiments/peers.json) follow on stderr.
@@ -14,7 +14,7 @@ from nanochat.common import EXIT_FAULT, UsageError, run_main
 from nanochat.config import Bench
 from nanochat.configurator import parse
 
-SUBJECTS = ("step", "load", "generate", "exact", "tokenize", "sandbox", "start")
+SUBJECTS = ("step", "load", "generate", "exact", "tokenize", "sandbox", "start", "serve")
 
 
 def main(argv: list[str]) -> int:

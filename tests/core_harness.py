@@ -74,21 +74,25 @@ def write_task(folder: Path, name: str, asked: list[Asked]) -> None:
     (folder / f"{name}.yaml").write_text(yaml.safe_dump(task), encoding="utf-8")
 
 
-def ask_harness(model: Path, tasks: Path, names: list[str], batch: int) -> tuple[Any, dict[str, list[Any]]]:
-    """Its model, and per task the logged samples in the order of the rows."""
+def hugging_face(model: Path, batch: int) -> Any:
+    """The harness's own model of an exported folder."""
     os.environ.update(HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1", TOKENIZERS_PARALLELISM="false")
-    import lm_eval
     from lm_eval.models.huggingface import HFLM
+
+    return HFLM(pretrained=str(model), device="cpu", dtype="float32", add_bos_token=True, batch_size=batch)
+
+
+def ask_harness(lm: Any, tasks: Path, names: list[str]) -> dict[str, list[Any]]:
+    """Per task the logged samples of one of the harness's models, in the order of the rows."""
+    import lm_eval
     from lm_eval.tasks import TaskManager
 
-    lm = HFLM(pretrained=str(model), device="cpu", dtype="float32", add_bos_token=True, batch_size=batch)
-    manager = TaskManager(include_path=str(tasks), include_defaults=False)
     found = lm_eval.simple_evaluate(
-        model=lm, tasks=[f"core_{name}" for name in names], task_manager=manager, log_samples=True,
-        bootstrap_iters=0,
+        model=lm, tasks=[f"core_{name}" for name in names], log_samples=True, bootstrap_iters=0,
+        task_manager=TaskManager(include_path=str(tasks), include_defaults=False),
     )  # fmt: skip
     samples = {name: found["samples"][f"core_{name}"] for name in names}
-    return lm, {name: sorted(some, key=lambda one: one["doc_id"]) for name, some in samples.items()}
+    return {name: sorted(some, key=lambda one: one["doc_id"]) for name, some in samples.items()}
 
 
 @dataclass
@@ -168,7 +172,8 @@ def run(
     asked = {name: rendered(bundle, name, rows, tokenizer) for name in names}
     for name in names:
         write_task(folder / "tasks", name, asked[name])
-    lm, samples = ask_harness(folder / "model", folder / "tasks", list(names), batch=4)
+    lm = hugging_face(folder / "model", batch=4)
+    samples = ask_harness(lm, folder / "tasks", list(names))
     return [compare(name, asked[name], samples[name], lm, Likelihood(model)) for name in names]
 
 

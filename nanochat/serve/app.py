@@ -59,7 +59,7 @@ def create_app(pool: Pool, rules: Rules, start: Start) -> ASGIApp:
         app.add_api_route(path, page, methods=["GET"], include_in_schema=False)
     add_handlers(app)
     _document(app)
-    return Guard(app, rules)
+    return Guard(app, rules, pool.require_room)
 
 
 def _document(app: FastAPI) -> None:
@@ -189,7 +189,7 @@ async def _respond(request: Request, body: ChatBody | TextBody, build: Build) ->
     model = service.pool.model
     try:
         requests, answer = build(model)
-        followers = [Follower(model) for _ in requests]
+        followers = [Follower(model, is_scored=r.score_from is not None) for r in requests]
         inbox = service.pool.submit(requests)
     except ValueError as error:  # roles out of order, ids outside the vocabulary, ...
         raise APIError(400, str(error), "invalid_value") from error

@@ -29,7 +29,7 @@ def requests(body: ChatBody, model: Model) -> list[Request]:
     require_room(model, len(prompt), tokens, "messages", asked is not None)
     sampling, seed = body.sampling(model.sampling), seed_of(body)
     return [
-        Request(prompt, tokens, sampling, seed, sample, stop_strings=body.stops, logprobs=logprobs)
+        Request(prompt, tokens, sampling, seed, sample, body.ends, body.stops, logprobs)
         for sample in range(body.n or 1)
     ]
 

@@ -40,8 +40,9 @@ class Piece:
 class Follower:
     """One reply. Pieces hold no special token, and nothing of a call but in `Piece.tool`."""
 
-    def __init__(self, model: Model) -> None:
-        self.model = model
+    def __init__(self, model: Model, *, is_scored: bool = False) -> None:
+        """`is_scored`: give every token, special ones too, as whoever scores a prompt counts them."""
+        self.model, self.is_scored = model, is_scored
         self.prompt_tokens: list[Token] = []  # from the second on, if they were scored
         self._eye = Eye(model.rules)
         self._call: list[int] | None = None  # ids since python_start
@@ -56,7 +57,8 @@ class Follower:
         if event.is_last:
             yield from self._answered(None)
         seen = [self._eye.sees(id) for id in event.ids]
-        tokens = [self._token(s) for s, visible in zip(event.logprobs, seen, strict=False) if visible]
+        pairs = zip(event.logprobs, seen, strict=False)
+        tokens = [self._token(score) for score, visible in pairs if visible or self.is_scored]
         self._length += len(event.text)
         if event.text or tokens or event.is_last:
             yield Piece(event.text, tokens=tokens, finish=event.finish)

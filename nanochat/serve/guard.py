@@ -52,8 +52,9 @@ class Rules:
 class Guard:
     """Wraps the application. Refusals come from here in OpenAI's shape."""
 
-    def __init__(self, app: ASGIApp, rules: Rules) -> None:
-        self.app, self.rules = app, rules
+    def __init__(self, app: ASGIApp, rules: Rules, require_room: Callable[[], None]) -> None:
+        """`require_room` raises APIError if no more work is taken now: a no must cost next to nothing."""
+        self.app, self.rules, self.require_room = app, rules, require_room
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -80,11 +81,20 @@ class Guard:
             except (APIError, asyncio.TimeoutError) as error:
                 await _refuse(scope, receive, sending, error)
             else:
-                await self.app(scope, _replay(body, receive), sending)
+                await self._pass(scope, _replay(body, receive), sending)
         finally:
             if scope["method"] == "POST" and (status < 400 or status >= 500):
                 seconds = time.perf_counter() - start
                 print0(f"{time.strftime('%H:%M:%S')} {scope['path']} {status} {seconds:.2f} s")
+
+    async def _pass(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            if scope["method"] == "POST":
+                self.require_room()
+        except APIError as error:
+            await error.response()(scope, receive, send)
+        else:
+            await self.app(scope, receive, send)
 
     def _admit(self, path: str, headers: Headers) -> None:
         host = headers.get("host", "").lower()

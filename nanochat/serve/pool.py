@@ -134,25 +134,38 @@ class Pool:
             raise self._unavailable()
         return self._model
 
+    def require_room(self) -> None:
+        """APIError if `submit` would refuse any request now: 503, or 429 with a full queue."""
+        if self._model is None or self.state != "ok":
+            raise self._unavailable()
+        try:
+            self._least_loaded().require_room()
+        except QueueFull as full:
+            raise _refused(full) from full
+
     def submit(self, requests: Sequence[Request]) -> Inbox:
         """Queue the requests of one HTTP request, all or none: APIError 429 if too many wait."""
-        assert self._post is not None
         inbox, scheduler = Inbox(), self.workers[0].scheduler
         try:
             for index, request in enumerate(requests):
                 if request.sample == 0:  # the samples of a prompt share its reading
-                    scheduler = min((worker.scheduler for worker in self.workers), key=_load)
+                    scheduler = self._least_loaded()
                 handle = scheduler.submit(request, self._notify(inbox, index))
                 inbox.handles.append((scheduler, handle))
         except QueueFull as full:
             inbox.cancel()
-            raise APIError(429, str(full), "queue_full", retry_after_s=full.retry_after_s) from full
+            raise _refused(full) from full
         except Closed as closed:
             inbox.cancel()
             if self.state == "ok":
                 self.state = "failed"
             raise self._unavailable() from closed
         return inbox
+
+    def _least_loaded(self) -> Scheduler:
+        if len(self.workers) == 1:
+            return self.workers[0].scheduler
+        return min((worker.scheduler for worker in self.workers), key=_load)
 
     def stats(self) -> list[tuple[str, Stats]]:
         return [(worker.device, worker.scheduler.stats()) for worker in self.workers]
@@ -192,6 +205,10 @@ class _Notify:
         if event.error is not None:
             self._pool.state = "failed"
         self._post.put(self._inbox, self._index, event)
+
+
+def _refused(full: QueueFull) -> APIError:
+    return APIError(429, str(full), "queue_full", retry_after_s=full.retry_after_s)
 
 
 def _load(scheduler: Scheduler) -> int:

@@ -21,7 +21,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from nanochat.serve.pool import Pool
 
 HEAD_S = 10.0  # from the first byte of a request, or the connection, to the end of its headers
-IDLE_S = 30.0  # between two requests
+IDLE_S = 75.0  # between two requests: longer than any Retry-After, or the next one may meet a closing door
 STALL_S = 30.0  # that a client may leave us unable to write
 HEAD_BYTES = 32 << 10
 GRACE_S = 5.0  # for what runs when the server is told to end

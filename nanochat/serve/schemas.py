@@ -49,10 +49,16 @@ class Sampled(Open):
     seed: int | None = Field(None, ge=0, lt=1 << 63)
     stop: Stop | Annotated[list[Stop], Field(max_length=MOST_STOPS)] | None = None
     n: int | None = Field(1, ge=1, le=64)
+    ignore_eos: bool | None = False  # as vLLM's: a reply of max_tokens, whatever it says; for measurements
 
     @property
     def stops(self) -> tuple[str, ...]:
         return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
+
+    @property
+    def ends(self) -> frozenset[int] | None:
+        """Ids that end a reply; None: the usual ones."""
+        return frozenset() if self.ignore_eos else None
 
     def sampling(self, default: Sampling) -> Sampling:
         """`default` where the request says nothing."""

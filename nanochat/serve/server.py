@@ -7,6 +7,7 @@ Run: `python -m scripts.chat_web`.
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 from pathlib import Path
 
@@ -44,7 +45,9 @@ def serve(config: ChatWeb) -> int:
 
             async def loading() -> None:
                 try:
-                    pool.open(*await asyncio.to_thread(load, config))
+                    loaded = await asyncio.to_thread(load, config)
+                    gc.freeze()  # torch's objects live for ever; a look through them stops all for 0.1 s
+                    pool.open(*loaded)
                     print0(f"ready: {access.url(listener)}")
                 except Exception as error:
                     fault.append(error)

@@ -34,6 +34,8 @@ def requests(body: TextBody, model: Model) -> list[Request]:
         raise APIError(400, message, "too_many_prompts", param="prompt")
     scored = 1 if body.echo and (body.logprobs is not None or body.max_tokens == 0) else None
     sampling, seed = body.sampling(PLAIN), seed_of(body)
+    # Harnesses cut off the last max_tokens scores: if a reply ended early, they would cut the prompt's own.
+    ends = body.ends if scored is None else frozenset()
     found = []
     for prompt in prompts:
         tokens = body.max_tokens
@@ -42,8 +44,7 @@ def requests(body: TextBody, model: Model) -> list[Request]:
         require_room(model, len(prompt), tokens, "prompt", body.max_tokens is not None)
         found += [
             Request(
-                prompt, tokens, sampling, seed, sample, stop_strings=body.stops, logprobs=body.logprobs,
-                score_from=scored,
+                prompt, tokens, sampling, seed, sample, ends, body.stops, body.logprobs, scored
             )
             for sample in range(body.n or 1)
         ]  # fmt: skip
