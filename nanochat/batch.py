@@ -64,9 +64,11 @@ class _Row:
 class Batch:
     """Rows 0 .. len(seats) - 1 are taken; the others may hold what earlier replies left."""
 
-    def __init__(self, decoder: Decoder, rows: int, columns: int, *, remember: bool = False) -> None:
-        """`remember`: keep what replies leave, for prompts that begin alike."""
-        self.decoder, self.remember = decoder, remember
+    def __init__(
+        self, decoder: Decoder, rows: int, columns: int, *, remember: bool = False, chunk: int = CHUNK
+    ) -> None:
+        """`remember`: keep what replies leave, for prompts that begin alike. `chunk`: prompt ids a step."""
+        self.decoder, self.remember, self.chunk = decoder, remember, chunk
         self.slots = decoder.slots(rows, columns)
         self.seats: list[Seat] = []
         self.steps = 0
@@ -128,7 +130,7 @@ class Batch:
 
     def _plan(self) -> list[tuple[Seat, Span]]:
         """Every row that writes feeds its token; those that still read share the chunk."""
-        budget = CHUNK
+        budget = self.chunk
         fed: list[tuple[Seat, Span]] = []
         readers: list[Seat] = []
         for row, seat in enumerate(self.seats):

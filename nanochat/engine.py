@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from torch import nn
 
-from nanochat.batch import Batch
+from nanochat.batch import CHUNK, Batch
 from nanochat.common import UsageError
 from nanochat.decoder import Decoder
 from nanochat.kv_cache import KVCache
@@ -26,6 +26,8 @@ from nanochat.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     from nanochat.gpt import GPT
+
+OFFLINE_CHUNK = 2048  # prompt tokens a step where nobody waits for the next one: weights are read less often
 
 __all__ = ["Completion", "Engine", "KVCache", "Tool", "in_compute_dtype"]
 
@@ -70,10 +72,10 @@ class Engine:
         """The ids that a reader sees: no special tokens, nothing between the markers of a tool."""
         return self.rules.visible(ids)
 
-    def run(self, replies: Sequence[Reply]) -> Iterator[Reply]:
+    def run(self, replies: Sequence[Reply], chunk: int = OFFLINE_CHUNK) -> Iterator[Reply]:
         """Write all replies, together; yields each as it comes on, once a step."""
         columns = max(reply.request.most_tokens(self.config.context) for reply in replies)
-        batch = self.batch(len(replies), columns)
+        batch = Batch(self.decoder, len(replies), columns, chunk=chunk)
         for reply in replies:
             batch.join(reply)
         while batch.seats:
@@ -94,7 +96,7 @@ class Engine:
             for option in group
         ]
         if replies:
-            list(self.run(replies))
+            list(self.run(replies, CHUNK))  # all of a step's scored tokens have logits: memory counts
         totals = (sum(token.logprob for token in reply.prompt_logprobs) for reply in replies)
         return [[next(totals) for _ in group] for group in options]
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from test_engine import ARCHITECTURES, CONTEXT, greedy_twin, random_model, random_prompts
 
-from nanochat.batch import Batch, common_length
+from nanochat.batch import CHUNK, Batch, common_length
 from nanochat.bench import exact
 from nanochat.engine import Engine
 from nanochat.reply import Reply
@@ -59,12 +59,9 @@ def finished(batch: Batch) -> int:
     return batch.steps - before
 
 
-def test_a_prompt_is_read_in_chunks_while_others_write(
-    engine: Engine, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("nanochat.batch.CHUNK", 10)
+def test_a_prompt_is_read_in_chunks_while_others_write(engine: Engine) -> None:
     short, long = random_prompts([4, 95])
-    batch = engine.batch(2)
+    batch = Batch(engine.decoder, 2, CONTEXT, chunk=10)
     writer = engine.reply(Request(short, 30, GREEDY, stop=NEVER))
     batch.join(writer)
     batch.step()
@@ -78,6 +75,21 @@ def test_a_prompt_is_read_in_chunks_while_others_write(
     finished(batch)
     for reply in (writer, reader):
         assert reply.ids == greedy_twin(engine.model, list(reply.request.prompt), len(reply.ids), set())
+
+
+def test_offline_all_prompts_are_read_in_one_step_and_chunks_change_no_reply(engine: Engine) -> None:
+    prompts = random_prompts([CHUNK // 8] * 12)
+
+    def steps(*chunk: int) -> tuple[list[int], list[list[int]]]:
+        replies = [engine.reply(Request(prompt, 2, GREEDY, stop=NEVER)) for prompt in prompts]
+        order = [replies.index(reply) for reply in engine.run(replies, *chunk)]
+        return order, [reply.ids for reply in replies]
+
+    together, ids = steps()
+    assert together == [*range(12)] * 2
+    in_chunks, same = steps(CHUNK)
+    assert in_chunks != together
+    assert ids == same
 
 
 def test_a_shared_prompt_is_read_once(engine: Engine) -> None:

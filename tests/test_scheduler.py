@@ -87,7 +87,7 @@ class Slow:
 
 def test_cancelled_within_one_step(scheduler: Scheduler, monkeypatch: pytest.MonkeyPatch) -> None:
     """In the queue, in the middle of a prompt, in the middle of a reply."""
-    monkeypatch.setattr("nanochat.batch.CHUNK", 8)
+    monkeypatch.setattr(scheduler._batch, "chunk", 8)
     slow = Slow(scheduler, monkeypatch)
     writer = scheduler.submit(Request(random_prompts([4])[0], 100, GREEDY, stop=NEVER))
     slow.at_step.acquire()
