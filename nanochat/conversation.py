@@ -29,31 +29,46 @@ class Turn(NamedTuple):
     reply: list[int]
 
 
-def parts(ids: Iterable[int], tokenizer: Tokenizer) -> Iterator[Part]:
-    """A reply's parts as its ids come: text at once, piece by piece, a tool's call or answer at its end.
+class PartReader:
+    """Takes a reply's ids as they come and gives its parts: text at once, a tool's call or answer at its end.
 
-    Other special tokens are left out, and so is a call or answer that never ended.
+    Other special tokens are left out, and so is a call or answer that never ended. As in the engine, a call
+    begins anew at each start marker, wherever that stands.
     """
-    ends = {
-        tokenizer.special(f"{name}_start"): (kind, tokenizer.special(f"{name}_end"))
-        for kind, name in PART_MARKERS.items()
-    }
-    specials = {tokenizer.special(name) for name in SPECIAL_TOKENS}
-    decoder = StreamDecoder(tokenizer)
-    inside: tuple[str, int] | None = None
-    held: list[int] = []
-    for token in ids:
-        if inside is not None and token == inside[1]:
-            yield Part(inside[0], tokenizer.decode(held))
-            inside = None
-        elif inside is not None:
-            held.append(token)
-        elif token in ends:
-            yield Part("text", decoder.flush())
-            inside, held = ends[token], []
-        elif token not in specials:
-            yield Part("text", decoder.push(token))
-    yield Part("text", decoder.flush())
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self._tokenizer, self._decoder = tokenizer, StreamDecoder(tokenizer)
+        self._starts = {tokenizer.special(f"{name}_start"): kind for kind, name in PART_MARKERS.items()}
+        self._ends = {kind: tokenizer.special(f"{name}_end") for kind, name in PART_MARKERS.items()}
+        self._specials = {tokenizer.special(name) for name in SPECIAL_TOKENS}
+        self._inside: str | None = None
+        self._held: list[int] = []
+
+    def push(self, id: int) -> Part:
+        """The part that this id ends; of text, as much of it as is new, which may be nothing."""
+        kind = self._starts.get(id)
+        if self._inside is None and kind is None:
+            return Part("text", "" if id in self._specials else self._decoder.push(id))
+        if self._inside is None or kind == "python":
+            self._inside, self._held = kind, []
+            return Part("text", self._decoder.flush())
+        if id != self._ends[self._inside]:
+            self._held.append(id)
+            return Part("text", "")
+        part, self._inside = Part(self._inside, self._tokenizer.decode(self._held)), None
+        return part
+
+    def flush(self) -> Part:
+        """At the end of the reply: a character of which not all bytes came."""
+        return Part("text", self._decoder.flush())
+
+
+def parts(ids: Iterable[int], tokenizer: Tokenizer) -> Iterator[Part]:
+    """The parts of a reply, piece by piece as its ids come; pieces of text may be empty."""
+    reader = PartReader(tokenizer)
+    for id in ids:
+        yield reader.push(id)
+    yield reader.flush()
 
 
 class Conversation:

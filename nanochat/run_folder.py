@@ -41,6 +41,19 @@ FREE = {
 SAME_SIGNAL_S = 2.0  # torchrun repeats a Ctrl-C that its ranks have had from the terminal, too
 
 
+HOW_TO_MAKE = "`bash scripts/local_cpu_train.sh` makes one (run laptop) in minutes: then --preset laptop"
+
+
+def require_checkpoint(root: Path, stage: str, run: str) -> None:
+    """UsageError that says how to make one, before torch is imported or a job waits."""
+    if not any((root / f"{stage}_{run}" / "checkpoints").glob("step_*")):
+        there = sorted(p.parent.parent.name for p in root.glob("*_*/checkpoints/step_*"))
+        raise UsageError(
+            f"no checkpoint of stage {stage} of run {run} in {root}; "
+            f"there are: {', '.join(dict.fromkeys(there)) or 'none'}. {HOW_TO_MAKE}"
+        )
+
+
 class StopFlag:
     """Set by a signal, read at step boundaries. A second, later Ctrl-C raises KeyboardInterrupt at once.
 

@@ -77,16 +77,17 @@ def environment(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
     return {k: v for k, v in environ.items() if k in KEPT or not NOT_INHERITED.fullmatch(k)}
 
 
-def call(*command: str, timeout_s: float = TIMEOUT_S) -> str:
-    """What a command prints; SlurmError if it is not installed or fails."""
+def call(*command: str, timeout_s: float = TIMEOUT_S, extra: Mapping[str, str] | None = None) -> str:
+    """What a command prints; SlurmError if it is not installed or fails. `extra`: further variables."""
     if not shutil.which(command[0]):
         raise SlurmError(
             f"{command[0]} is not on PATH: run this on a login node of the cluster, or load Slurm's module"
         )
     try:
         done = subprocess.run(
-            command, env=environment(), capture_output=True, text=True, timeout=timeout_s, check=False
-        )
+            command, env=environment() | dict(extra or {}), capture_output=True, text=True,
+            timeout=timeout_s, check=False,
+        )  # fmt: skip
     except subprocess.TimeoutExpired as error:
         raise SlurmError(f"{command[0]} gave no answer within {timeout_s:g} s; try again") from error
     if done.returncode:

@@ -12,6 +12,7 @@
     cost    RUN            GPU-hours of each stage, lost starts included
     doctor  [RUN]          what is wrong, and what to do about it
     sweep   --grid base.lr-scale=0.5,1,2 [OPTIONS]   one job array, a run for each combination of values
+    serve   [OPTIONS]      a chat server as a job with the site's flags; OPTIONS are chat_web's, and --hours H
     site    [NAME]         the values of a site, and what each key means
     site detect [NAME]     a site file for this cluster, from what its Slurm says
 
@@ -30,7 +31,7 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "plan": commands.plan, "submit": commands.submit, "entry": commands.entry, "status": commands.status,
     "logs": commands.logs, "stop": commands.stop, "cancel": commands.cancel, "resume": commands.resume,
     "cost": commands.cost, "doctor": commands.doctor, "attach": commands.attach, "site": commands.site,
-    "sweep": commands.sweep,
+    "sweep": commands.sweep, "serve": commands.serve,
 }  # fmt: skip
 
 

@@ -16,6 +16,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from toy import save_model
 
 from nanochat.assets import MIXTURES
 from nanochat.common import UsageError, read_json, write_json
@@ -122,16 +123,7 @@ def test_two_models_are_compared_by_task_and_by_chatcore(tmp_path: Path) -> None
 
 @pytest.fixture(scope="module")
 def trained(test_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A base folder with real rows, words and a model of random weights that is sure of itself."""
-    import torch
-
-    from nanochat import checkpoint_manager
-    from nanochat.config import GPTConfig, Training
-    from nanochat.distributed import World
-    from nanochat.gpt import GPT
-    from nanochat.optimizers import build
-    from nanochat.schedule import Schedule
-
+    """A base folder with real rows, words and a model of random weights."""
     root = tmp_path_factory.mktemp("base")
     (root / "tasks").mkdir()
     for name, source in (
@@ -143,18 +135,7 @@ def trained(test_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         (root / "tasks" / name).symlink_to(test_data / "tasks" / source)
     (root / "words_alpha.txt").write_text("\n".join(a + b for a in STEMS for b in STEMS))
     tokenizer = Tokenizer([bytes([i]) for i in range(256)], split_pattern())
-    tokenizer.save(root / "tok")
-    config = GPTConfig(vocab_size=265, depth=2, width=32, heads=1, kv_heads=1, context=1024)
-    model, rng = GPT(config).init_weights(0), torch.Generator().manual_seed(3)
-    with torch.no_grad():
-        for p in model.parameters():
-            if p.ndim == 2:
-                p.normal_(0, 1.5 * p.size(1) ** -0.5, generator=rng)
-    world = World(0, 0, 1, torch.device("cpu"))
-    optimizers = build(model, Training(), world, Schedule(10), 512, 0.1)
-    state = {"tok_dir": "tok", "identity": {"tokenizer": tokenizer.hash}, "batch_tokens": 1024}
-    for stage in ("base", "sft"):
-        checkpoint_manager.save(root / f"{stage}_r", 1, model, optimizers, state, world)
+    save_model(root, tokenizer, "r", "base", "sft", context=1024)
     return root
 
 

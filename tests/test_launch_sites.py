@@ -171,8 +171,8 @@ def test_what_stands_around_the_program(
     monkeypatch.chdir("/")
     words = [f"CONTAINER={kind}", "IMAGE=i.sqsh", "BINDS=/x:/y,/z", "--base-dir", "/b", "--run", "r"]
     plan = plans.build(read([*words, "LOCAL_SCRATCH=/s", "--base.data-dir", "/d"]), "id")[0]
-    assert container.wrap(plan)[:2] == (srun, before)
-    assert (container.wrap(plan)[2] == "python") == (kind != "none")
+    found = container.wrap(plan.site, plan.folder / "code", plan.folders, "/python")
+    assert found == (srun, before, "python" if kind != "none" else "/python")
 
 
 def test_what_a_program_in_a_container_sees(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -190,12 +190,12 @@ def test_what_a_program_in_a_container_sees(monkeypatch: pytest.MonkeyPatch) -> 
     }
     words = ["CONTAINER=apptainer", "IMAGE=i.sif", "LOCAL_SCRATCH=${JOBTMP}/me", "ENV_LUSTRE=l", "--run", "r"]
     plan = plans.build(read([*words, "--base-dir", "/b"]), "id")[0]
-    assert container.variables(plan, host | lost) == host | {
+    assert container.variables(plan.site, "/b", Path("/b/runs/r/code"), host | lost) == host | {
         "XDG_CACHE_HOME": "/b/cache", "HF_HOME": "/b/cache/huggingface",
         "MPLCONFIGDIR": "/b/cache/matplotlib", "PYTHONPATH": "/b/runs/r/code",
     }  # fmt: skip
     plan = plans.build(read(["--base-dir", "/b", "--run", "r"]), "id")[0]
-    assert container.variables(plan, host | lost) == host | lost
+    assert container.variables(plan.site, "/b", Path("/"), host | lost) == host | lost
 
 
 # ----------------------------------------------------------------------------- Slurm's formats

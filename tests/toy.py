@@ -86,6 +86,31 @@ def make_world(root: Path) -> None:
     (root / "data" / "problems.jsonl").write_text(text, encoding="utf-8")
 
 
+def save_model(root: Path, tokenizer: Tokenizer, run: str, *stages: str, context: int) -> None:
+    """`tok/` and a model of random weights that is sure of itself, as each of `stages` of a run left it."""
+    import torch
+
+    from nanochat import checkpoint_manager
+    from nanochat.config import GPTConfig, Training
+    from nanochat.distributed import World
+    from nanochat.gpt import GPT
+    from nanochat.optimizers import build
+    from nanochat.schedule import Schedule
+
+    tokenizer.save(root / "tok")
+    config = GPTConfig(vocab_size=265, depth=2, width=32, heads=1, kv_heads=1, context=context)
+    model, rng = GPT(config).init_weights(0), torch.Generator().manual_seed(3)
+    with torch.no_grad():
+        for p in model.parameters():
+            if p.ndim == 2:
+                p.normal_(0, 1.5 * p.size(1) ** -0.5, generator=rng)
+    world = World(0, 0, 1, torch.device("cpu"))
+    optimizers = build(model, Training(), world, Schedule(10), 512, 0.1)
+    state = {"tok_dir": "tok", "identity": {"tokenizer": tokenizer.hash}, "batch_tokens": 1024}
+    for stage in stages:
+        checkpoint_manager.save(root / f"{stage}_{run}", 1, model, optimizers, state, world)
+
+
 def parity(task: Any, item: dict[str, Any], reply: str, ended: bool) -> float:
     """A reward that a model which has learned nothing gets for about every other reply."""
     return float(len(reply) % 2)

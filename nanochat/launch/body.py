@@ -141,7 +141,7 @@ class Body:
     def step(self, module: str, words: list[str]) -> list[str]:
         """srun's words: one process of `nanochat.launch.MODULE` a node, in the site's container."""
         stage, site = self.stage, self.plan.site
-        flags, before, python = container.wrap(self.plan)
+        flags, before, python = container.wrap(site, self.run.code, self.plan.folders, self.plan.python)
         srun = [
             "srun", f"--nodes={stage.nodes}", f"--ntasks={stage.nodes}", "--ntasks-per-node=1",
             "--kill-on-bad-exit=1", *site.srun_extra.split(), *flags,
@@ -177,7 +177,7 @@ class Body:
 
     def variables(self) -> dict[str, str]:
         """The environment of the stage: what the plan froze is not to be changed by a variable."""
-        seen = container.variables(self.plan, os.environ)
+        seen = container.variables(self.plan.site, str(self.root), self.run.code, os.environ)
         rest = {k: v for k, v in seen.items() if not k.startswith("NANOCHAT_")}
         memory = [k for k in rest if k.startswith("SLURM_MEM_PER_")]
         # One is the job's, the other was inherited from the job that submitted it, and srun refuses both.

@@ -39,8 +39,13 @@ COMMENT = re.compile(r"\s+# .*$")
 
 
 def fit(asked: Request, environ: Mapping[str, str] = os.environ) -> Request:
-    """The request with the partitions that the site leaves open, and limits not above theirs."""
-    site, found = asked.site, slurm.partitions()
+    """The request, with its site as Slurm knows it."""
+    return dataclasses.replace(asked, site=fit_site(asked.site, environ))
+
+
+def fit_site(site: Site, environ: Mapping[str, str] = os.environ) -> Site:
+    """The site with the partitions that it leaves open, and limits not above theirs."""
+    found = slurm.partitions()
     gpu = site.gpu_partition or _with_gpus(site, found).name
     cpu = site.cpu_partition or environ.get("SLURM_JOB_PARTITION") or environ.get("SBATCH_PARTITION", "")
     hours = min(site.max_hours, _limit_hours(gpu, found))
@@ -51,7 +56,7 @@ def fit(asked: Request, environ: Mapping[str, str] = os.environ) -> Request:
     problems = [*_missing(site, found), *_too_small(site, found)]
     if problems:
         raise UsageError("\n".join(problems))
-    return dataclasses.replace(asked, site=site)
+    return site
 
 
 def _with_gpus(site: Site, found: Known) -> Partition:

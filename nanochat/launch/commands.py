@@ -22,6 +22,7 @@ from nanochat.launch import account, checks, request, sbatch, sites, submission
 from nanochat.launch import detect as detection
 from nanochat.launch import doctor as doctors
 from nanochat.launch import plan as plans
+from nanochat.launch import serve as servers
 from nanochat.launch import status as states
 from nanochat.launch import sweep as sweeps
 from nanochat.launch.ledger import RunFolder
@@ -278,6 +279,15 @@ def sweep(argv: list[str]) -> int:
         return EXIT_DONE
     folder = sweeps.submit(argv)
     print(f"{sweeps.describe(folder)}\nwatch it: python -m scripts.launch status {folder.name}")
+    return EXIT_DONE
+
+
+def serve(argv: list[str]) -> int:
+    """The chat server: in a job or an allocation here, else as a job of its own."""
+    if "SLURM_JOB_ID" in os.environ:
+        servers.become(argv)
+    job, log = servers.submit(argv)
+    print(f"submitted: serve {job}; once it runs, its log has the ssh line and the place of the token: {log}")
     return EXIT_DONE
 
 

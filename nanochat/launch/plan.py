@@ -94,6 +94,11 @@ class Plan:
         return Path(self.base_dir) / "runs" / self.run
 
     @property
+    def folders(self) -> list[str]:
+        """What its stages work in: the base folder, and data that lie elsewhere."""
+        return [self.base_dir, *(s.data for s in self.stages if Path(s.data).is_absolute())]
+
+    @property
     def jobs(self) -> list[Job]:
         return [job for stage in self.stages for job in stage.jobs]
 
@@ -124,14 +129,14 @@ def build(request: Request, run_id: str) -> tuple[Plan, tuple[Asked, ...]]:
     for asked in fitted:
         stages.append(_stage(asked, request, stages, length))
     plan = Plan(
-        request.run, request.recipe, str(request.root), _python(request.site), run_id,
+        request.run, request.recipe, str(request.root), python_of(request.site), run_id,
         time.strftime("%Y-%m-%dT%H:%M:%S%z"), request.words, request.site, tuple(stages),
         tuple(length.notes),
     )  # fmt: skip
     return plan, fitted
 
 
-def _python(site: Site) -> str:
+def python_of(site: Site) -> str:
     """The site's, else the clone's environment, else the one that is running."""
     ours = ROOT / ".venv" / "bin" / "python"
     return site.python or (str(ours) if ours.exists() else sys.executable)

@@ -20,21 +20,13 @@ def flags(plan: Plan, job: Job) -> list[str]:
     """sbatch's flags for a job, one a line. What the site leaves empty is not passed."""
     site, stage = plan.site, job.stage
     on_gpus = stage.gpus > 0
-    partition, qos, memory = (
-        (site.gpu_partition, site.qos, site.gpu_memory)
-        if on_gpus
-        else (site.cpu_partition, site.cpu_qos, site.cpu_memory)
-    )
-    optional = {
-        "account": site.account, "partition": partition, "qos": qos, "mem": memory, "exclude": site.exclude,
-    }  # fmt: skip
     found = [
         f"--job-name={plan.run}-{job.name}",
         f"--output={RunFolder(plan.folder).log(stage.name)}",
         "--open-mode=append",
         "--requeue",
         f"--comment=nanochat:{plan.run_id}:{job.name}",
-        *(f"--{name}={value}" for name, value in optional.items() if value),
+        *place(site, on_gpus),
         f"--nodes={stage.nodes}",
         "--ntasks-per-node=1",
         f"--cpus-per-task={stage.cpus}",
@@ -47,6 +39,19 @@ def flags(plan: Plan, job: Job) -> list[str]:
     if stage.kind == "report" and site.mail_user:
         found += [f"--mail-user={site.mail_user}", "--mail-type=END"]
     return found + shlex.split(f"{site.extra} {site.gpu_extra if on_gpus else site.cpu_extra}")
+
+
+def place(site: Site, on_gpus: bool) -> list[str]:
+    """Who pays, and for which nodes."""
+    partition, qos, memory = (
+        (site.gpu_partition, site.qos, site.gpu_memory)
+        if on_gpus
+        else (site.cpu_partition, site.cpu_qos, site.cpu_memory)
+    )
+    optional = {
+        "account": site.account, "partition": partition, "qos": qos, "mem": memory, "exclude": site.exclude,
+    }  # fmt: skip
+    return [f"--{name}={value}" for name, value in optional.items() if value]
 
 
 def text(plan: Plan, job: Job) -> str:

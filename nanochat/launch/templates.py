@@ -87,24 +87,21 @@ exec bash "$clone/env/on_site.sh" -m scripts.launch "$act" --preset {{preset}} "
 
 SERVE = f"""\
 {HEAD}\
-#SBATCH --signal=B:TERM@30
+#SBATCH --signal=TERM@30
 #
 # A trained model on a node of its own, behind the chat page and the OpenAI-compatible API:
 #
-#   sbatch --partition=GPUS --gres=gpu:1 {{file}} --run exp1 [chat_web's options]
+#   bash {{file}} [--run exp1] [--hours 8] [--workers 2] [--site NAME] [KEY=value ...]
 #
-# Account, partition and GPUs are sbatch's; without a GPU it serves from the CPU. The log, serve.JOB.out, says
-# where the token is (a file that only you can read) and the ssh line for your own machine. The port is a
-# free one unless --port says otherwise. Half a minute before the time is over it ends, cleanly.
-# NANOCHAT_SITE or .env.local names the site.
+# and chat_web's options. On a login node this submits a job: account, partition, a GPU for each of --workers
+# and the container are those of the site file (env/sites/NAME.env) or of Slurm; the log is put beside the
+# token. `sbatch FLAGS {{file}} ...` takes your flags instead; without a GPU it serves from the
+# CPU. The log says where the token is (a file that only you can read) and has the ssh line for your own
+# machine. The port is a free one unless --port says otherwise. Half a minute before the time is over, and
+# after scancel, it ends cleanly.
 #
 {CLONE}\
-[ -n "${{{{SLURM_JOB_ID:-}}}}" ] || {{{{ echo "this is a job: sbatch {{file}}" >&2; exit 2; }}}}
-case " $* " in
-  *" --port"*) ;;
-  *) set -- --port 0 "$@" ;;
-esac
-exec bash "$clone/env/on_site.sh" -m scripts.chat_web "$@"
+exec bash "$clone/env/on_site.sh" -m scripts.launch serve "$@"
 """
 
 

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from nanochat.conversation import Part, PartReader
 from nanochat.reply import Eye
 from nanochat.request import TokenLogprob
 from nanochat.scheduler import Event
@@ -38,60 +39,59 @@ class Piece:
 
 
 class Follower:
-    """One reply. Pieces hold no special token, and nothing of a call but in `Piece.tool`."""
+    """One reply. Pieces hold no special token, and nothing of a call but in `Piece.tool`.
+
+    A call stands where the model made it: text before it that a stop string held back comes before it.
+    """
 
     def __init__(self, model: Model, *, is_scored: bool = False) -> None:
         """`is_scored`: give every token, special ones too, as whoever scores a prompt counts them."""
         self.model, self.is_scored = model, is_scored
         self.prompt_tokens: list[Token] = []  # from the second on, if they were scored
         self._eye = Eye(model.rules)
-        self._call: list[int] | None = None  # ids since python_start
+        self._reader = PartReader(model.rules.tokenizer)
         self._called: str | None = None  # a call that may yet be answered
-        self._output: list[int] | None = None  # ids since output_start
-        self._length = 0
+        self._uses: list[dict[str, Any]] = []  # calls that wait for the text before them
+        self._read = self._length = 0  # characters of visible text, before and after the stop strings
 
     def pieces(self, event: Event) -> Iterator[Piece]:
         self.prompt_tokens += [self._token(score) for score in event.prompt_logprobs]
         for id in event.ids:
-            yield from self._tool(id)
+            self._take(self._reader.push(id))
         if event.is_last:
-            yield from self._answered(None)
+            self._settle(None)
+        text = event.text
+        while self._uses and (event.is_last or self._uses[0]["at"] <= self._length + len(text)):
+            use = self._uses.pop(0)
+            cut = max(0, use["at"] - self._length)
+            before, text = text[:cut], text[cut:]
+            self._length += len(before)
+            if before:
+                yield Piece(before)
+            yield Piece(tool=use | {"at": self._length})
         seen = [self._eye.sees(id) for id in event.ids]
         pairs = zip(event.logprobs, seen, strict=False)
         tokens = [self._token(score) for score, visible in pairs if visible or self.is_scored]
-        self._length += len(event.text)
-        if event.text or tokens or event.is_last:
-            yield Piece(event.text, tokens=tokens, finish=event.finish)
+        self._length += len(text)
+        if text or tokens or event.is_last:
+            yield Piece(text, tokens=tokens, finish=event.finish)
 
-    def _tool(self, id: int) -> Iterator[Piece]:
-        markers = self.model.rules.markers
-        if self._output is not None:
-            if id == markers.output_end:
-                yield from self._answered(self.model.rules.tokenizer.decode(self._output))
-            else:
-                self._output.append(id)
-        elif self._called is not None and id == markers.output_start:
-            self._output = []
-        else:
-            yield from self._answered(None)
-            self._read(id)
+    def _take(self, part: Part) -> None:
+        if part.type == "python_output":
+            self._settle(part.text)
+        elif part.type == "python":
+            self._settle(None)
+            self._called = part.text
+        elif part.text:
+            self._settle(None)
+            self._read += len(part.text)
 
-    def _read(self, id: int) -> None:
-        markers = self.model.rules.markers
-        if id == markers.python_start:
-            self._call = []
-        elif self._call is not None and id == markers.python_end:
-            self._called, self._call = self.model.rules.tokenizer.decode(self._call), None
-        elif self._call is not None:
-            self._call.append(id)
-
-    def _answered(self, output: str | None) -> Iterator[Piece]:
-        """The call that is waiting, if there is one, with its answer."""
+    def _settle(self, output: str | None) -> None:
+        """The call that waits, if there is one, has its answer, or gets none."""
         if self._called is not None:
             name = self.model.tools.name(self._called)
-            use = {"name": name, "input": self._called, "output": output, "at": self._length}
-            self._called = self._output = None
-            yield Piece(tool=use)
+            self._uses.append({"name": name, "input": self._called, "output": output, "at": self._read})
+            self._called = None
 
     def _token(self, score: TokenLogprob) -> Token:
         top = [self._one(id, logprob) for id, logprob in score.top]

@@ -11,7 +11,7 @@ import time
 from dataclasses import dataclass, field
 
 from nanochat.calculator import calculate
-from nanochat.common import UsageError, base_dir, print0
+from nanochat.common import base_dir, print0
 from nanochat.config_serve import ChatWeb
 from nanochat.execution import SandboxError, run_python
 from nanochat.reply import Rules
@@ -22,7 +22,6 @@ from nanochat.serve.pool import Worker
 PYTHON_S = 2.0  # the other replies wait for it
 PYTHON_MIB = 256
 OUTPUT_CHARACTERS = 400  # of a program; a context is small
-HOW_TO_MAKE = "`bash scripts/local_cpu_train.sh` makes one (run laptop) in minutes: then --preset laptop"
 
 
 @dataclass(frozen=True)
@@ -62,17 +61,6 @@ class Model:
     sampling: Sampling  # of a chat that says nothing else
     most_requests: int  # in one HTTP request
     created: int = field(default_factory=lambda: int(time.time()))
-
-
-def require_checkpoint(config: ChatWeb) -> None:
-    """UsageError that says how to make one, before torch is imported."""
-    root, run = base_dir(config.base_dir), config.run or f"d{config.depth}"
-    if not any((root / f"{config.source}_{run}" / "checkpoints").glob("step_*")):
-        there = sorted(p.parent.parent.name for p in root.glob("*_*/checkpoints/step_*"))
-        raise UsageError(
-            f"no checkpoint of stage {config.source} of run {run} in {root}; "
-            f"there are: {', '.join(dict.fromkeys(there)) or 'none'}. {HOW_TO_MAKE}"
-        )
 
 
 def require_sandbox(config: ChatWeb) -> None:

@@ -14,10 +14,11 @@ from pathlib import Path
 from nanochat.common import EXIT_DONE, EXIT_FAULT, base_dir, print0
 from nanochat.config_serve import ChatWeb
 from nanochat.request import Sampling
+from nanochat.run_folder import require_checkpoint
 from nanochat.serve import access
 from nanochat.serve.app import create_app
 from nanochat.serve.guard import Rules
-from nanochat.serve.model import load, require_checkpoint, require_sandbox
+from nanochat.serve.model import load, require_sandbox
 from nanochat.serve.pool import Pool
 from nanochat.serve.protocol import Server, allow_many_files
 
@@ -27,7 +28,7 @@ TOKEN_FILE = "serve/token"  # below the base directory
 def serve(config: ChatWeb) -> int:
     """Serve until a signal; the exit code. UsageError for what can be known before."""
     Sampling(config.temperature, config.top_k, config.top_p)
-    require_checkpoint(config)
+    require_checkpoint(base_dir(config.base_dir), config.source, config.run or f"d{config.depth}")
     with access.listen(config.host, config.port) as listener:
         token_file = None
         if config.token_file or access.needs_token(listener, os.environ):
@@ -62,6 +63,7 @@ def serve(config: ChatWeb) -> int:
         if "SLURM_JOB_ID" in os.environ:
             print0(f"on your own machine: {access.ssh_line(listener, os.environ)}")
         Server(create_app(pool, rules, start), pool).run(sockets=[listener])
+        print0("ended")
     if fault:
         raise fault[0]
     return EXIT_FAULT if pool.state == "failed" else EXIT_DONE

@@ -44,7 +44,9 @@ class Served:
         self.engine = engine
         self.workers = [Worker(f"cpu/{i}", Scheduler(engine, slots, waiting=waiting)) for i in range(workers)]
         config = engine.config
-        self.model = Model("toy", config.context, config.vocab_size, engine.rules, Tools(), sampling, waiting)
+        tools = engine.rules.tool
+        assert isinstance(tools, Tools)
+        self.model = Model("toy", config.context, config.vocab_size, engine.rules, tools, sampling, waiting)
         self.listener = access.listen("127.0.0.1", 0)
         self.rules = Rules(access.names_of(self.listener, "127.0.0.1", ()), token, 256 << 10)
         self.pool = Pool()

@@ -30,6 +30,7 @@ def drive(user: User, image: Path) -> dict[str, Any]:
     first = "".join(path.read_text() for path in user.folder.glob("*.out"))
     assert "submitted: " in first, first
     user.wait_empty("boxed")
+    log = serve(user, image)
     record = user.base / "base_boxed" / "env.json"
     return {
         "absent": absent,
@@ -37,8 +38,19 @@ def drive(user: User, image: Path) -> dict[str, Any]:
         "log": user.log("boxed", "*"),
         "environment": read_json(record)["attempts"][-1] if record.is_file() else None,
         "code": read_json(user.base / "runs/boxed/code.json"),
+        "served": log,
         "host_has_torch": importlib.util.find_spec("torch") is not None,
     }
+
+
+def serve(user: User, image: Path) -> str:
+    """The log of a chat server in the image, ended by scancel once it was ready."""
+    words = ("--run", "boxed", "--source", "base", "CONTAINER=apptainer", f"IMAGE={image}")
+    said = user.do("bash", str(user.script("serve")), *words)
+    log = Path(said.rpartition("token: ")[2].strip())
+    user.wait("the server", lambda: log.is_file() and "ready: http" in log.read_text())
+    user.cancel_all()
+    return log.read_text()
 
 
 def main(image: str, folder: str) -> None:
