@@ -21,12 +21,13 @@ VENV=/opt/venv UV=/opt/uv/bin/uv LOCK=/src/env/locks/${TORCH_VARIANT:-cpu}.txt
 
 fail() { printf 'install: %s\n' "$*" >&2; exit 1; }
 
-# debian PACKAGE...: install them and leave neither lists nor logs, which would differ from build to build.
+# debian PACKAGE...: install them and leave neither lists nor logs, which would differ from build to build. Nothing
+# here may touch /tmp, /var/tmp or $HOME: Apptainer has the host's own in their place while it builds.
 debian() {
   apt-get update -qq
   apt-get install -y -qq --no-install-recommends "$@" >/dev/null
   rm -rf /var/lib/apt/lists/* /var/cache/apt/* /var/cache/debconf/*-old /var/lib/dpkg/*-old /var/cache/ldconfig/aux-cache
-  rm -rf /var/log/apt /var/log/*.log /tmp/* /usr/share/doc/* /usr/share/man/* /usr/share/info/* /usr/share/locale/*
+  rm -rf /var/log/apt /var/log/*.log /usr/share/doc/* /usr/share/man/* /usr/share/info/* /usr/share/locale/*
 }
 
 # torch.compile writes C++ and builds it (and hashes its precompiled headers by openssl), on GPUs triton a launcher
@@ -54,7 +55,7 @@ wheel() {
     mkdir -p /src/.cargo
     printf '[source.crates-io]\nreplace-with = "vendor"\n[source.vendor]\ndirectory = "/mnt/vendor"\n' >/src/.cargo/config.toml
   fi
-  (cd rustbpe && CARGO_TARGET_DIR=/tmp/target /opt/maturin/bin/maturin build --quiet --release --locked \
+  (cd rustbpe && CARGO_TARGET_DIR=/src/target /opt/maturin/bin/maturin build --quiet --release --locked \
     --compatibility linux --out /wheels)
 }
 

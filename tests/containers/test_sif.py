@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import subprocess
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -38,15 +39,18 @@ def offline(
     return done
 
 
+def labels_of(lab: Lab, sif: Path) -> dict[str, str]:
+    said = json.loads(lab.as_user("apptainer", "inspect", "--json", sif).stdout)
+    return said["data"]["attributes"]["labels"]
+
+
 def test_it_says_what_it_is(lab: Lab, sif: Path) -> None:
     """The apps without arguments, its own test, its size and its labels."""
     printed = lab.as_user("apptainer", "run", sif).stdout
     assert all(app in printed for app in ("prepare", "train", "eval", "chat", "serve", "info"))
     assert "self-test: passed" in lab.as_user("apptainer", "test", sif).stdout
     assert "--self-test" in lab.as_user("apptainer", "run", "--app", "info", sif, "--help").stdout
-    labels = json.loads(lab.as_user("apptainer", "inspect", "--json", sif).stdout)["data"]["attributes"][
-        "labels"
-    ]
+    labels = labels_of(lab, sif)
     assert labels["org.opencontainers.image.revision"].removesuffix("-dirty") == lab.revision
     lock = (ROOT / "env/locks/cpu.txt").read_bytes()
     assert labels["nanochat.lock.sha256"] == hashlib.sha256(lock).hexdigest()
@@ -128,15 +132,18 @@ def test_signed_verified_and_tampered(lab: Lab, sif: Path) -> None:
 
 @pytest.mark.slow
 def test_the_standalone_definition_builds_and_runs(lab: Lab) -> None:
-    """From an archive of the bare base, with no other engine."""
+    """From an archive of the bare base, with no other engine; the host's /tmp, which it sees, stays."""
     base = f"docker-archive:{lab.base()}"
+    handle, name = tempfile.mkstemp(prefix="nanochat-canary-", dir="/tmp")
+    os.close(handle)
+    canary = Path(name)
+    shutil.chown(canary, USER)
     sif = lab.sif_build("standalone.sif", "--base", base, "--builder", base, "--inputs", lab.inputs())
+    canary.unlink()  # raises if it is gone
     assert "self-test: passed" in lab.as_user("apptainer", "test", sif).stdout
     printed = lab.as_user("apptainer", "run", sif).stdout
     assert all(app in printed for app in ("prepare", "train", "eval", "chat", "serve", "info"))
-    labels = json.loads(lab.as_user("apptainer", "inspect", "--json", sif).stdout)["data"]["attributes"][
-        "labels"
-    ]
+    labels = labels_of(lab, sif)
     assert labels["nanochat.torch"] and labels["org.opencontainers.image.licenses"] == "MIT"
     size = sif.stat().st_size / 2**20
     print(f"standalone: {size:.0f} MiB")
