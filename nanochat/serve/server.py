@@ -22,7 +22,7 @@ from nanochat.serve.model import load, require_checkpoint, require_sandbox
 from nanochat.serve.pool import Pool
 from nanochat.serve.protocol import Server, allow_many_files
 
-SWITCH_S = 0.0005  # that the event loop may keep an engine waiting, some hundred times a step; Python has 5 ms
+SWITCH_S = 0.0005  # that the event loop may keep the engine waiting, many times a step; Python has 5 ms
 TOKEN_FILE = "serve/token"  # below the base directory
 
 

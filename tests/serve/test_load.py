@@ -51,7 +51,7 @@ def memory() -> Iterator[list[int]]:
 
 
 def ask(one: Served, body: bytes, most_unread: int | None = None) -> socket.socket:
-    """A connection with a question on it; the client's kernel takes about `most_unread` bytes of the answer."""
+    """A connection with a question on it; the kernel takes about `most_unread` bytes of the answer."""
     connection = socket.socket()
     connection.settimeout(LIMIT_S)
     if most_unread is not None:
