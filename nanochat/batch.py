@@ -119,7 +119,7 @@ class Batch:
             self._score(wanted, logits)
             self._draw(wanted, logits)
         brought_on = [seat for seat, _ in fed if not seat.reads]
-        for seat in brought_on:
+        for seat in reversed(brought_on):  # the last first: rows that leave together need not change places
             if seat.reply.room == 0:
                 seat.reply.end("length")
             if seat.reply.finish is not None:

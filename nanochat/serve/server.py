@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
+import sys
 from pathlib import Path
 
 from nanochat.common import EXIT_DONE, EXIT_FAULT, base_dir, print0
@@ -22,6 +23,7 @@ from nanochat.serve.model import load, require_sandbox
 from nanochat.serve.pool import Pool
 from nanochat.serve.protocol import Server, allow_many_files
 
+SWITCH_S = 0.0005  # that the event loop may keep the engine waiting, many times a step; Python has 5 ms
 TOKEN_FILE = "serve/token"  # below the base directory
 
 
@@ -39,6 +41,7 @@ def serve(config: ChatWeb) -> int:
         require_sandbox(config)
         rules = Rules(access.names_of(listener, config.host, config.allow_host), token, config.body_kib << 10)
         allow_many_files()
+        sys.setswitchinterval(SWITCH_S)
         pool, fault = Pool(), []
 
         async def start(pool: Pool) -> None:
