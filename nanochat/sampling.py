@@ -13,7 +13,6 @@ from torch import Tensor
 
 from nanochat.request import Sampling
 
-
 LEAST = 1e-30  # temperature: float32 rounds smaller ones to zero
 
 
