@@ -13,6 +13,8 @@ from torch import Tensor
 
 from nanochat.request import Sampling
 
+LEAST = 1e-30  # temperature: float32 rounds smaller ones to zero
+
 
 def sample(logits: Tensor, draws: Tensor, sampling: Sampling) -> Tensor:
     """(B, V) logits and (B,) uniform `draws` in [0, 1) -> (B,) token ids, by inverting the CDF.
@@ -28,13 +30,13 @@ def sample(logits: Tensor, draws: Tensor, sampling: Sampling) -> Tensor:
     else:
         ids = None
     # The maximum goes first, so that a tiny temperature cannot make infinity minus infinity.
-    logits = (logits - logits.amax(dim=-1, keepdim=True)) / sampling.temperature
+    logits = (logits - logits.amax(dim=-1, keepdim=True)) / max(sampling.temperature, LEAST)
     probabilities = logits.softmax(dim=-1)
     below = probabilities.cumsum(dim=-1)  # (B, k)
     is_kept = (below - probabilities) < sampling.top_p
     if sampling.min_p > 0:
         is_kept &= probabilities >= sampling.min_p * probabilities[:, :1]
-    kept = is_kept.sum(dim=-1, keepdim=True)  # never 0
+    kept = is_kept.sum(dim=-1, keepdim=True).clamp_(min=1)  # 0 where top_p is too small for float32
     total = below.gather(1, kept - 1)
     choice = torch.searchsorted(below, draws[:, None] * total, right=True)  # < kept, as draw * total < total
     return (choice if ids is None else ids.gather(1, choice))[:, 0]

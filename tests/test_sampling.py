@@ -68,3 +68,10 @@ def test_draws_belong_to_seed_and_sample() -> None:
     assert np.array_equal(draws_of(7, 1, 5), draws_of(7, 1, 9)[:5])
     assert not np.array_equal(draws_of(7, 0, 5), draws_of(7, 1, 5))
     assert draws_of(7, 0, 50).min() >= 0 and draws_of(7, 0, 50).max() < 1
+
+
+def test_the_least_values_are_greedy() -> None:
+    """Numbers that float32 rounds to zero once broke the engine for all."""
+    logits, draws = torch.randn(4, 50, generator=torch.Generator().manual_seed(0)), torch.full((4,), 0.9)
+    for sampling in (Sampling(top_p=5e-324), Sampling(temperature=5e-324), Sampling(5e-324, 3, 5e-324, 1.0)):
+        assert sample(logits, draws, sampling).tolist() == logits.argmax(dim=-1).tolist()
