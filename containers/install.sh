@@ -76,8 +76,9 @@ project() {
   "$UV" pip install -q -p "$VENV" --no-deps . /wheels/*.whl
   "$UV" pip freeze -q -p "$VENV" >"$VENV/packages.txt"
   lean
-  # A read-only image cannot keep what Python compiles. torch has a file in the syntax of a newer Python.
-  "$VENV/bin/python" -m compileall -q -j 0 --invalidation-mode unchecked-hash -x 'py31[0-9]_' "$VENV/lib"
+  # A read-only image cannot keep what Python compiles. torch has a file in the syntax of a newer Python. With -S no
+  # package is imported before it is compiled, which would alter a byte.
+  "$VENV/bin/python" -S -m compileall -q -j 0 --invalidation-mode unchecked-hash -x 'py31[0-9]_' "$VENV/lib"
   chmod -R a+rX,go-w "$VENV"
   check
 }
@@ -86,9 +87,15 @@ tests() {
   "$UV" pip install -q -p "$VENV" --constraint "$LOCK" -r pyproject.toml --extra dev --extra bench
 }
 
-# Tests of other packages, torch's test programs, tools to unpack and to link against.
+# Tests of other packages, torch's test programs, tools to unpack and to link against; when uv installed what.
 lean() {
+  local record
   cd "$VENV"/lib/python3*/site-packages
+  for record in nanochat_*.dist-info/RECORD; do
+    grep -v uv_cache.json "$record" >"$VENV/record"
+    mv "$VENV/record" "$record"
+  done
+  rm -f nanochat_*.dist-info/uv_cache.json
   find . -depth -type d -name __pycache__ -exec rm -rf {} +
   find numpy pandas pyarrow matplotlib mpl_toolkits psutil -depth -type d -name tests -exec rm -rf {} +
   rm -rf torch/test pyarrow/include matplotlib/mpl-data/sample_data torch/lib/*_test.so torch/lib/*.a
