@@ -21,7 +21,6 @@ SCRIPTS = ROOT / "tests" / "containers"
 PREFIX = Path(os.environ.get("PREFIX", "/opt/apptainer"))
 USER = os.environ.get("CONTAINER_USER", "ctest")
 CA = Path("/etc/ssl/certs/ca-certificates.crt")
-BASE = "localhost/nanochat-base:bookworm"
 TOOLS = ("buildah", "podman", "skopeo", "mmdebstrap", "squashfuse", "runc")
 CONTENT = (
     "containers",
@@ -95,6 +94,9 @@ class Lab:
         (folder / "containers.conf").write_text(CONTAINERS_CONF, encoding="utf-8")
         self.env = {**os.environ, "CONTAINERS_CONF": str(folder / "containers.conf"), "TMPDIR": str(folder)}
         self.revision = self.run("git", "rev-parse", "HEAD").stdout.strip()
+        # Of this folder alone: other tests may make theirs in the meantime.
+        own = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:12]
+        self.base_image = f"localhost/nanochat-base:{own}"
         self.image = f"localhost/nanochat-test:{content_hash()}"
 
     def run(
@@ -122,12 +124,17 @@ class Lab:
             shutil.chown(place, USER)
         return place
 
+    def close(self) -> None:
+        """Remove the folder, and the images that the engines keep in a place of their own."""
+        self.run("podman", "rmi", "--force", self.image, self.base_image, check=False)
+        shutil.rmtree(self.folder, ignore_errors=True)
+
     def base(self) -> Path:
-        """The base image as an archive; buildah has it under the name BASE."""
+        """The base image as an archive; buildah has it under the name `base_image`."""
         archive = self.folder / "base.tar"
-        known = self.run("podman", "image", "exists", BASE, check=False).returncode == 0
+        known = self.run("podman", "image", "exists", self.base_image, check=False).returncode == 0
         if not (archive.exists() and known):
-            self.run("bash", SCRIPTS / "base.sh", BASE, archive)
+            self.run("bash", SCRIPTS / "base.sh", self.base_image, archive)
         return archive
 
     def inputs(self) -> Path:
@@ -149,7 +156,7 @@ class Lab:
     def build(self, tag: str, *options: str, engine: tuple[str, ...] = (), tree: Path = ROOT) -> None:
         """The image `tag` of a tree, by build.sh with buildah."""
         self.base()
-        here = ("--base", BASE, "--builder", BASE, "--inputs", self.inputs())
+        here = ("--base", self.base_image, "--builder", self.base_image, "--inputs", self.inputs())
         own = ("--isolation", "chroot", "--network", "host", *engine)
         script = tree / "containers" / "build.sh"
         self.run("bash", script, "buildah", *here, "--tag", tag, *options, "--", *own, cwd=tree)

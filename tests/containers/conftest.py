@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,12 +15,12 @@ from image_lab import Lab, no_torch
 def empty_lab() -> Iterator[Lab]:
     """The tools, and nothing built."""
     kept = os.environ.get("NANOCHAT_IMAGE_DIR")
-    folder = Path(kept or tempfile.mkdtemp(prefix="nanochat-images-", dir="/var/tmp"))
+    lab = Lab(Path(kept or tempfile.mkdtemp(prefix="nanochat-images-", dir="/var/tmp")))
     try:
-        yield Lab(folder)
+        yield lab
     finally:
         if not kept:
-            shutil.rmtree(folder, ignore_errors=True)
+            lab.close()
 
 
 @pytest.fixture(scope="session")
