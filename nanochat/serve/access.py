@@ -7,6 +7,7 @@ see, and never printed. Run: `pytest tests/serve`.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import ipaddress
 import os
@@ -65,9 +66,8 @@ def needs_token(server: socket.socket, environ: Mapping[str, str]) -> bool:
 def read_token(path: Path) -> str:
     """The token in a file that only its owner can read; a new one is made where there is none."""
     try:
-        _make_token(path)
-    except FileExistsError:
-        pass
+        if not os.path.lexists(path):
+            _make_token(path)
     except OSError as error:
         raise UsageError(
             f"the token file {path} cannot be made: {error.strerror}; set --token-file"
@@ -91,12 +91,19 @@ def read_token(path: Path) -> str:
 
 
 def _make_token(path: Path) -> None:
+    """Servers that start at once agree on a token: it appears whole, and the first one stays."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with open(fd, "w", encoding="ascii") as file:
-        file.write(secrets.token_urlsafe(32) + "\n")
-        file.flush()
-        os.fsync(fd)
+    temp = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    fd = os.open(temp, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        with open(fd, "w", encoding="ascii") as file:
+            file.write(secrets.token_urlsafe(32) + "\n")
+            file.flush()
+            os.fsync(fd)
+        with contextlib.suppress(FileExistsError):
+            os.link(temp, path)
+    finally:
+        temp.unlink()
 
 
 # ----------------------------------------------------------------------------- names

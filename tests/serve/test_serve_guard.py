@@ -6,8 +6,10 @@ import json
 import socket
 import stat
 import subprocess
+import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -251,6 +253,24 @@ def test_a_token_is_made_once_and_only_for_its_owner(tmp_path: Path) -> None:
     path.chmod(0o640)
     with pytest.raises(UsageError, match=f"for you alone: chmod 600 {path}"):
         access.read_token(path)
+
+
+def test_servers_that_start_at_once_agree_on_a_token(tmp_path: Path) -> None:
+    """None finds a token that another has only begun to write."""
+    paths = [tmp_path / str(i) / "token" for i in range(100)]
+    start = threading.Barrier(4, timeout=30)
+
+    def server() -> list[str]:
+        found = []
+        for path in paths:
+            start.wait()
+            found.append(access.read_token(path))
+        return found
+
+    with ThreadPoolExecutor(4) as pool:
+        first, *others = (job.result() for job in [pool.submit(server) for _ in range(4)])
+    assert len(set(first)) == len(paths) and all(other == first for other in others)
+    assert all(list(path.parent.iterdir()) == [path] for path in paths)
 
 
 @pytest.mark.parametrize("content", ["", "short", "two words are no good token", "ü" * 20, "x" * 20 + "\x00"])
