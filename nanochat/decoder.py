@@ -3,8 +3,8 @@
 What it is: one pass over the new tokens of many rows laid end to end, prompts and single tokens alike, so
 that nothing is padded and weights are read once. At construction weights are cast, query, key and value
 fused, rotary pairs put side by side (a product of complex numbers then rotates them; queries and keys
-move alike, so their products stay), and on a CPU matrices are laid out for oneDNN. What it is not: trainable,
-or the definition of the model: `tests/test_decoder.py` compares it with `GPT` itself.
+move alike, so their products stay), embeddings normed, and on a CPU matrices are laid out anew. What it is
+not: trainable, or the definition of the model: `tests/test_decoder.py` compares it with `GPT` itself.
 
 Legend: N new tokens of all rows, C width, H query heads, KVH key/value heads, D head dim, S stored keys.
 """
@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     from nanochat.gpt import GPT, Block
 
 PACK_ROWS = 16  # the number of rows that oneDNN lays a matrix out for; it serves others as well
-PACKED_PAYS = (1 << 21, 1 << 29)  # multiplications; below and above, MKL and the plain layout win in float32
+PACKED_PAYS = range(3, 256)  # rows; for fewer and for more, MKL and the plain layout win in float32
+SMALL = 1 << 18  # weights of a float32 matrix for which MKL likes one input's weights side by side
 
 
 class Norm:
@@ -38,8 +39,13 @@ class Norm:
         self.least = torch.tensor((size * EPSILON) ** 0.5, device=device)
 
     def __call__(self, x: Tensor) -> Tensor:
-        length = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float32)
-        return (x * (self.root / torch.hypot(length, self.least))).to(x.dtype)
+        wide = x.float()
+        factor = self.root / self.length(wide)
+        return wide * factor if wide is x else wide.mul_(factor).to(x.dtype)
+
+    def length(self, x: Tensor) -> Tensor:
+        """(..., 1) lengths of float32 vectors, never zero; over them a vector is its norm over `root`."""
+        return torch.hypot(torch.linalg.vector_norm(x, 2, -1, True), self.least)
 
 
 @dataclass(frozen=True)
@@ -57,28 +63,32 @@ class Span:
 
 
 class Product:
-    """`x @ weight.T`, in oneDNN's own layout where it is the faster one.
+    """`x @ weight.T`, the weights laid out as is fastest on a CPU.
 
-    In bfloat16 that is always (1.3 to 2 times at 1 to 64 rows), in float32 between a few rows and thousands.
+    In bfloat16 that is oneDNN's own layout (1.1 to 2 times as fast as a plain one), in float32 it is for some
+    rows of a large matrix; a small one is turned, which gains 5 % at one row and up to 40 % at 64.
     """
 
     def __init__(self, weight: Tensor) -> None:
-        self.few, self.many = (max(2, -(-limit // weight.numel())) for limit in PACKED_PAYS)
         self.plain: Tensor | None = weight
         self.packed: Tensor | None = None
-        if weight.device.type == "cpu" and torch.backends.mkldnn.is_available():
-            if weight.dtype == torch.float32:
-                self.packed = torch.ops.mkldnn._reorder_linear_weight(weight, PACK_ROWS)
-            elif weight.dtype == torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported():
-                self.packed, self.plain = torch.ops.mkldnn._reorder_linear_weight(weight, PACK_ROWS), None
+        if weight.device.type != "cpu" or not torch.backends.mkldnn.is_available():
+            return
+        if weight.dtype == torch.float32 and weight.numel() <= SMALL:
+            self.plain = weight.t().contiguous().t()
+        elif weight.dtype == torch.float32:
+            self.packed = torch.ops.mkldnn._reorder_linear_weight(weight, PACK_ROWS)
+        elif weight.dtype == torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported():
+            self.packed, self.plain = torch.ops.mkldnn._reorder_linear_weight(weight, PACK_ROWS), None
 
     def __call__(self, x: Tensor, *, relu: bool = False) -> Tensor:
         """(N, in) -> (N, out)."""
-        if self.plain is not None and (self.packed is None or not self.few <= x.size(0) < self.many):
-            y = F.linear(x, self.plain)
-            return y.relu_() if relu else y
-        kind = "relu" if relu else "none"
-        return torch.ops.mkldnn._linear_pointwise(x, self.packed, None, kind, [], "")
+        if self.packed is not None and (self.plain is None or x.size(0) in PACKED_PAYS):
+            kind = "relu" if relu else "none"
+            return torch.ops.mkldnn._linear_pointwise(x, self.packed, None, kind, [], "")
+        assert self.plain is not None
+        y = F.linear(x, self.plain)
+        return y.relu_() if relu else y
 
 
 class _Layer:
@@ -95,6 +105,10 @@ class _Layer:
         self.window = attn.window
 
 
+def _multiplies_tiles(device: torch.device) -> bool:
+    return device.type != "cpu" or torch.cpu._is_amx_tile_supported()
+
+
 def _side_by_side(weight: Tensor, head_dim: int) -> Tensor:
     """Rows of a (heads * D, C) matrix so that features i and i + D/2 of a head become neighbours."""
     return weight.unflatten(0, (-1, 2, head_dim // 2)).transpose(1, 2).flatten(0, 2)
@@ -108,7 +122,8 @@ class Decoder:
         self.dtype, self.device = model.compute_dtype, model.embed.weight.device
         modern = config.arch == "modern"
         with torch.inference_mode():
-            self.embedding = self._cast(model.embed.weight)
+            self.norm, self.head_norm = (Norm(n, self.device) for n in (config.width, config.head_dim))
+            self.embedding = self.norm(self._cast(model.embed.weight))
             self.layers = [_Layer(block, config.heads, self._cast) for block in model.blocks]  # type: ignore[arg-type]
             self.head = Product(self._cast(model.head_weight).contiguous())
             self.turns = torch.complex(model.cos, -model.sin)  # (context, D/2), by an angle of -theta
@@ -121,9 +136,11 @@ class Decoder:
                     )
                 )  # fmt: skip
                 self.smear_gate = self._cast(model.smear_gate.weight)
-        self.norm, self.head_norm = (Norm(size, self.device) for size in (config.width, config.head_dim))
         self.heads, self.kv_heads, self.head_dim = config.heads, config.kv_heads, config.head_dim
-        self.scale = (QK_SCALE**2 if modern else 1) * config.head_dim**-0.5
+        # Without AMX attention over a prompt is 1.2 to 1.5 times as fast in float32.
+        self.widens = self.dtype == torch.bfloat16 and not _multiplies_tiles(self.device)
+        # Queries and keys have length 1 here, not the root of D as in the model.
+        self.scale = (QK_SCALE**2 if modern else 1) * config.head_dim**0.5
 
     def _cast(self, weight: Tensor) -> Tensor:
         return weight.detach().to(self.dtype)
@@ -139,7 +156,7 @@ class Decoder:
     def hidden(self, spans: Sequence[Span], slots: KVSlots) -> Tensor:
         """Store the spans' keys and values -> (N, C) final normed hidden states, one span after the other."""
         step = _Step(spans, slots, self)
-        x = self.norm(F.embedding(step.ids, self.embedding))
+        x = F.embedding(step.ids, self.embedding)
         if self.config.arch == "classic":
             for i, layer in enumerate(self.layers):
                 x = self._block(i, layer, x, step, None)
@@ -157,13 +174,13 @@ class Decoder:
     def _smeared(self, x: Tensor, spans: Sequence[Span]) -> Tensor:
         """Add to each embedding a gated share of the one before it."""
         ids = [i for span in spans for i in (max(span.before, 0), *span.ids[:-1])]
-        previous = self.norm(F.embedding(torch.tensor(ids, device=self.device), self.embedding))
+        previous = F.embedding(torch.tensor(ids, device=self.device), self.embedding)
         gate = torch.sigmoid(F.linear(x[:, :SMEAR_CHANNELS], self.smear_gate))
         gate[[at for at, span in _offsets(spans) if span.before < 0]] = 0
         return x + self.smear[0] * gate * previous
 
     def _block(self, i: int, layer: _Layer, x: Tensor, step: _Step, ve: Tensor | None) -> Tensor:
-        x = x + layer.o(self._attention(i, layer, self.norm(x), step, ve))
+        x = layer.o(self._attention(i, layer, self.norm(x), step, ve)).add_(x)
         h = self.norm(x)
         activation = self.config.activation
         up = layer.up(h, relu=activation == "relu2")
@@ -173,32 +190,37 @@ class Decoder:
             up = up.mul_(up)
         else:
             up = F.gelu(up) if activation == "gelu" else F.silu(up)
-        return x + layer.down(up)
+        return layer.down(up).add_(x)
 
     def _attention(self, i: int, layer: _Layer, x: Tensor, step: _Step, ve: Tensor | None) -> Tensor:
         n, heads, kv_heads, head_dim = x.size(0), self.heads, self.kv_heads, self.head_dim
-        qkv = layer.qkv(x).view(n, -1, head_dim)  # (N, H + 2 KVH, D)
-        v = qkv[:, heads + kv_heads :]
+        qk, v = layer.qkv(x).view(n, -1, head_dim).split_with_sizes((heads + kv_heads, kv_heads), 1)
         if ve is not None and layer.value_gate is not None:
             gate = 3 * torch.sigmoid(F.linear(x[:, :GATE_CHANNELS], layer.value_gate))
             v = v + gate[..., None] * ve.view(n, kv_heads, head_dim)
-        qk = qkv[:, : heads + kv_heads].float().view(n, heads + kv_heads, -1, 2)
-        turned = torch.view_as_real(torch.view_as_complex(qk) * step.turns)
-        qk = self.head_norm(turned.view(n, -1, head_dim)).to(x.dtype)
-        step.slots.write(i, step.places, qk[:, heads:], v)
-        parts = [self._attend(i, layer.window, part, qk[part.tokens, :heads], step) for part in step.parts]
-        return parts[0] if len(parts) == 1 else torch.cat(parts)
+        wide = qk.float()
+        wide.view(torch.complex64).mul_(step.turns)
+        wide.div_(self.head_norm.length(wide))
+        q, k = (wide if wide is qk else wide.to(x.dtype)).split_with_sizes((heads, kv_heads), 1)
+        step.slots.write(i, step.places, k, v)
+        if len(step.parts) == 1:
+            return self._attend(i, layer.window, step.parts[0], q, step)
+        return torch.cat([self._attend(i, layer.window, part, q[part.tokens], step) for part in step.parts])
 
     def _attend(self, i: int, window: int, part: _Part, q: Tensor, step: _Step) -> Tensor:
         """(N, H, D) queries of a part -> (N, C)."""
-        k, v = step.slots.read(i, part.rows, part.columns(window))
+        k, v = part.stored(window, step.slots)[i]
         mask = part.mask(window, self.device)
+        is_wide = self.widens and part.width > 1
+        if is_wide:
+            q, k, v = q.float(), k.float(), v.float()
         y = F.scaled_dot_product_attention(
             q.view(part.count, part.width, self.heads, -1).transpose(1, 2), k, v, attn_mask=mask,
             is_causal=mask is None and part.width > 1, scale=self.scale,
             enable_gqa=self.heads != self.kv_heads,
         )  # fmt: skip
-        return y.transpose(1, 2).reshape(q.size(0), -1)
+        y = y.transpose(1, 2).reshape(q.size(0), -1)
+        return y.to(self.dtype) if is_wide else y
 
 
 def _offsets(spans: Sequence[Span]) -> list[tuple[int, Span]]:
@@ -220,10 +242,17 @@ class _Part:
         self.starts = [span.start for span in spans]
         self.least, self.end = min(self.starts), max(self.starts) + self.width
         self._masks: dict[int, Tensor | None] = {}
+        self._stored: dict[int, list[tuple[Tensor, Tensor]]] = {}
 
     def columns(self, window: int) -> slice:
         """All columns that some query sees."""
         return slice(max(0, self.least - window + 1), self.end)
+
+    def stored(self, window: int, slots: KVSlots) -> list[tuple[Tensor, Tensor]]:
+        """Each layer's keys and values of these columns."""
+        if window not in self._stored:
+            self._stored[window] = slots.views(self.rows, self.columns(window))
+        return self._stored[window]
 
     def mask(self, window: int, device: torch.device) -> Tensor | None:
         """(B, 1, T, S), True = may attend; None if all columns up to a query's own count."""
@@ -247,18 +276,20 @@ class _Step:
     def __init__(self, spans: Sequence[Span], slots: KVSlots, decoder: Decoder) -> None:
         self.slots = slots
         device = decoder.device
-        columns = [column for span in spans for column in range(span.start, span.end)]
         self.ids = torch.tensor([i for span in spans for i in span.ids], device=device)
         self.places: slice | Tensor
         firsts = [span.row * slots.columns for span in spans]
         if len(spans) == 1:
             self.places = slice(firsts[0] + spans[0].start, firsts[0] + spans[0].end)
+            turns = decoder.turns[spans[0].start : spans[0].end]
         else:
             places = [
                 first + c for first, s in zip(firsts, spans, strict=True) for c in range(s.start, s.end)
             ]
             self.places = torch.tensor(places, device=device)
-        self.turns = decoder.turns[torch.tensor(columns, device=device)][:, None]  # (N, 1, D/2)
+            columns = [column for span in spans for column in range(span.start, span.end)]
+            turns = decoder.turns[torch.tensor(columns, device=device)]
+        self.turns = turns[:, None]  # (N, 1, D/2)
         self.parts = [_Part([span for _, span in group], group[0][0]) for group in _neighbours(spans)]
 
 

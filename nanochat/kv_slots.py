@@ -25,10 +25,9 @@ class KVSlots:
         self.rows, self.columns = rows, columns
         shape = (config.depth, rows, columns, config.kv_heads, config.head_dim)
         self.keys, self.values = (_zeros(shape, dtype, device) for _ in range(2))
-        # Views are made once: on a CPU a step of a small model is as long as a few hundred of them.
-        layers = list(zip(self.keys, self.values, strict=True))
-        self._flat = [(k.flatten(0, 1), v.flatten(0, 1)) for k, v in layers]
-        self._by_head = [(k.transpose(1, 2), v.transpose(1, 2)) for k, v in layers]
+        # Views are made for all layers at once: on a CPU a step of a small model is as long as a few hundred.
+        self._flat = [(k.flatten(0, 1), v.flatten(0, 1)) for k, v in zip(self.keys, self.values, strict=True)]
+        self._by_head = self.keys.transpose(2, 3), self.values.transpose(2, 3)
 
     def write(self, layer: int, places: slice | Tensor, k: Tensor, v: Tensor) -> None:
         """Store (N, KVH, D) keys and values at N places, row * S + column."""
@@ -39,10 +38,10 @@ class KVSlots:
             keys.index_copy_(0, places, k)
             values.index_copy_(0, places, v)
 
-    def read(self, layer: int, rows: slice, columns: slice) -> tuple[Tensor, Tensor]:
-        """(rows, KVH, columns, D) views of a layer's keys and values."""
-        keys, values = self._by_head[layer]
-        return keys[rows, :, columns], values[rows, :, columns]
+    def views(self, rows: slice, columns: slice) -> list[tuple[Tensor, Tensor]]:
+        """(rows, KVH, columns, D) keys and values of each layer, also those that are yet to be written."""
+        keys, values = (all_[:, rows, :, columns].unbind() for all_ in self._by_head)
+        return list(zip(keys, values, strict=True))
 
     def copy(self, source: int, target: int, columns: int) -> None:
         """A row's first columns, over those of another."""

