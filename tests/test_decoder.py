@@ -9,7 +9,7 @@ import pytest
 import torch
 from test_engine import ARCHITECTURES, CONTEXT, random_model, random_prompts
 
-from nanochat.decoder import Decoder, Product, Span
+from nanochat.decoder import Decoder, Product, Span, spare_rows
 
 
 @ARCHITECTURES
@@ -84,8 +84,16 @@ def test_products_of_every_size(dtype: torch.dtype) -> None:
     for n_out, n_in in ((64, 32), (1024, 1024)):
         weight = torch.randn(n_out, n_in, generator=rng).to(dtype)
         product = Product(weight)
-        for rows in (1, 2, 5, 40):
+        for rows in (1, 2, 5, 37, 40):
             x = torch.randn(rows, n_in, generator=rng).to(dtype)
             expected = x.double() @ weight.double().T
             error = (product(x).double() - expected).abs().max() / expected.abs().max()
             assert error < (1e-5 if dtype == torch.float32 else 1e-2)
+
+
+def test_few_numbers_of_rows_are_met() -> None:
+    """Each costs memory for as long as the process lives."""
+    asked = range(1, 2049)
+    met = {rows + spare_rows(rows) for rows in asked}
+    assert len(met) <= 8 * 12 and all(spare_rows(rows) <= rows / 8 for rows in asked)
+    assert met.issuperset(range(1, 17)) and met.issuperset((32, 64, 512, 2048))
