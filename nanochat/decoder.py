@@ -11,6 +11,8 @@ Legend: N new tokens of all rows, C width, H query heads, KVH key/value heads, D
 
 from __future__ import annotations
 
+import functools
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -22,12 +24,14 @@ from torch import Tensor
 
 from nanochat.gpt import EPSILON, GATE_CHANNELS, QK_SCALE, SMEAR_CHANNELS
 from nanochat.kv_slots import KVSlots
+from nanochat.probe import bfloat16_gain
 
 if TYPE_CHECKING:
     from nanochat.gpt import GPT, Block
 
 PACK_ROWS = 16  # the number of rows that oneDNN lays a matrix out for; it serves others as well
 PACKED_PAYS = range(3, 256)  # rows; for fewer and for more, MKL and the plain layout win in float32
+WIDE_PAYS = 128  # rows from which bfloat16 is turned into float32 where that is the faster one
 SMALL = 1 << 18  # weights of a float32 matrix for which MKL likes one input's weights side by side
 
 
@@ -66,31 +70,35 @@ class Product:
     """`x @ weight.T`, the weights laid out as is fastest on a CPU.
 
     In bfloat16 that is oneDNN's own layout (1.1 to 2 times as fast as a plain one), in float32 it is for some
-    rows of a large matrix; a small one is turned, which gains 5 % at one row and up to 40 % at 64.
+    rows of a large matrix; a small one is turned, which gains 5 % at one row and up to 40 % at 64. `widens`:
+    many rows of bfloat16 are multiplied in float32.
     """
 
-    def __init__(self, weight: Tensor) -> None:
-        self.plain: Tensor | None = weight
-        self.packed: Tensor | None = None
+    def __init__(self, weight: Tensor, *, widens: bool = False) -> None:
+        self.plain, self.widens = weight, widens
+        self.packed_rows = range(0)  # numbers of rows for oneDNN's layout
         if weight.device.type != "cpu" or not torch.backends.mkldnn.is_available():
             return
         if weight.dtype == torch.float32 and weight.numel() <= SMALL:
             self.plain = weight.t().contiguous().t()
         elif weight.dtype == torch.float32:
-            self.packed = torch.ops.mkldnn._reorder_linear_weight(weight, PACK_ROWS)
+            self.packed_rows = PACKED_PAYS
         elif weight.dtype == torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported():
-            self.packed, self.plain = torch.ops.mkldnn._reorder_linear_weight(weight, PACK_ROWS), None
+            self.packed_rows = range(WIDE_PAYS if widens else sys.maxsize)
+        if self.packed_rows:
+            self.packed = torch.ops.mkldnn._reorder_linear_weight(weight, PACK_ROWS)
+        if self.packed_rows.stop == sys.maxsize:
+            del self.plain
 
     def __call__(self, x: Tensor, *, relu: bool = False) -> Tensor:
         """(N, in) -> (N, out)."""
         rows = x.size(0)
-        if self.packed is not None and (self.plain is None or rows in PACKED_PAYS):
+        if rows in self.packed_rows:
             spare = spare_rows(rows)
-            x = F.pad(x, (0, 0, 0, spare)) if spare else x
+            x = torch.cat((x, x[:spare])) if spare else x
             y = torch.ops.mkldnn._linear_pointwise(x, self.packed, None, "relu" if relu else "none", [], "")
             return y[:rows] if spare else y
-        assert self.plain is not None
-        y = F.linear(x, self.plain)
+        y = F.linear(x.float(), self.plain.float()).to(x.dtype) if self.widens else F.linear(x, self.plain)
         return y.relu_() if relu else y
 
 
@@ -102,19 +110,17 @@ def spare_rows(rows: int) -> int:
 class _Layer:
     """The products of a block."""
 
-    def __init__(self, block: Block, heads: int, cast: Callable[[Tensor], Tensor]) -> None:
+    def __init__(
+        self, block: Block, heads: int, cast: Callable[[Tensor], Tensor], product: Callable[[Tensor], Product]
+    ) -> None:
         attn, mlp = block.attn, block.mlp
         head_dim = attn.config.head_dim
         q, k = (_side_by_side(cast(w.weight), head_dim) for w in (attn.q, attn.k))
-        self.qkv = Product(torch.cat((q, k, cast(attn.v.weight))))
-        self.o, self.up, self.down = (Product(cast(w.weight)) for w in (attn.o, mlp.up, mlp.down))
-        self.gate = None if mlp.gate is None else Product(cast(mlp.gate.weight))
+        self.qkv = product(torch.cat((q, k, cast(attn.v.weight))))
+        self.o, self.up, self.down = (product(cast(w.weight)) for w in (attn.o, mlp.up, mlp.down))
+        self.gate = None if mlp.gate is None else product(cast(mlp.gate.weight))
         self.value_gate = None if attn.gate is None else cast(attn.gate.weight)
         self.window = attn.window
-
-
-def _multiplies_tiles(device: torch.device) -> bool:
-    return device.type != "cpu" or torch.cpu._is_amx_tile_supported()
 
 
 def _side_by_side(weight: Tensor, head_dim: int) -> Tensor:
@@ -129,11 +135,15 @@ class Decoder:
         config = self.config = model.config
         self.dtype, self.device = model.compute_dtype, model.embed.weight.device
         modern = config.arch == "modern"
+        # On some CPUs bfloat16 products are slower than float32's: prompts are read in float32 there.
+        is_half = self.dtype == torch.bfloat16 and self.device.type == "cpu"
+        self.widens = is_half and bfloat16_gain() < 1
         with torch.inference_mode():
             self.norm, self.head_norm = (Norm(n, self.device) for n in (config.width, config.head_dim))
             self.embedding = self.norm(self._cast(model.embed.weight))
-            self.layers = [_Layer(block, config.heads, self._cast) for block in model.blocks]  # type: ignore[arg-type]
-            self.head = Product(self._cast(model.head_weight).contiguous())
+            product = functools.partial(Product, widens=self.widens)
+            self.layers = [_Layer(block, config.heads, self._cast, product) for block in model.blocks]  # type: ignore[arg-type]
+            self.head = product(self._cast(model.head_weight).contiguous())
             self.turns = torch.complex(model.cos, -model.sin)  # (context, D/2), by an angle of -theta
             if modern:
                 self.values = {int(i): self._cast(t.weight) for i, t in model.value_embeds.items()}  # type: ignore[arg-type]
@@ -145,8 +155,6 @@ class Decoder:
                 )  # fmt: skip
                 self.smear_gate = self._cast(model.smear_gate.weight)
         self.heads, self.kv_heads, self.head_dim = config.heads, config.kv_heads, config.head_dim
-        # Without AMX attention over a prompt is 1.2 to 1.5 times as fast in float32.
-        self.widens = self.dtype == torch.bfloat16 and not _multiplies_tiles(self.device)
         # Queries and keys have length 1 here, not the root of D as in the model.
         self.scale = (QK_SCALE**2 if modern else 1) * config.head_dim**0.5
 

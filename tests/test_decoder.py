@@ -49,10 +49,14 @@ def check_against_the_model(seed: int, **options: Any) -> None:
     assert min(stored) > 1
 
 
-def test_half_precision_agrees_with_the_model() -> None:
+@pytest.mark.parametrize("gain", [0.5, 2.0])
+def test_half_precision_agrees_with_the_model(gain: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where prompts are read in float32, as its products are the faster ones."""
+    monkeypatch.setattr("nanochat.decoder.bfloat16_gain", lambda: gain)
     model = random_model(torch.bfloat16)
     decoder = Decoder(model)
-    (text,) = random_prompts([60])
+    assert decoder.widens == (gain < 1)
+    (text,) = random_prompts([160])
     with torch.inference_mode():
         logits = decoder.logits(decoder.hidden([Span(0, 0, text)], decoder.slots(1, CONTEXT)))
         expected = model(torch.tensor([text]))[0]
@@ -78,17 +82,22 @@ def test_rows_may_be_copied_and_swapped() -> None:
     assert slots.values[0, :, 9, 0, 0].tolist() == [12, 11, 10]
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_products_of_every_size(dtype: torch.dtype) -> None:
+@pytest.mark.parametrize(
+    ("dtype", "widens"), [(torch.float32, False), (torch.bfloat16, False), (torch.bfloat16, True)]
+)
+def test_products_of_every_size(dtype: torch.dtype, widens: bool) -> None:
     rng = torch.Generator().manual_seed(0)
     for n_out, n_in in ((64, 32), (1024, 1024)):
         weight = torch.randn(n_out, n_in, generator=rng).to(dtype)
-        product = Product(weight)
-        for rows in (1, 2, 5, 37, 40):
+        product = Product(weight, widens=widens)
+        for rows in (1, 2, 5, 37, 40, 130, 300):
             x = torch.randn(rows, n_in, generator=rng).to(dtype)
             expected = x.double() @ weight.double().T
-            error = (product(x).double() - expected).abs().max() / expected.abs().max()
-            assert error < (1e-5 if dtype == torch.float32 else 1e-2)
+            for relu in (False, True):
+                y = product(x, relu=relu)
+                assert y.shape == expected.shape and y.dtype == dtype
+                error = (y.double() - (expected.relu() if relu else expected)).abs().max()
+                assert error / expected.abs().max() < (1e-5 if dtype == torch.float32 else 1e-2)
 
 
 def test_few_numbers_of_rows_are_met() -> None:
