@@ -43,9 +43,10 @@ class Norm:
         self.least = torch.tensor((size * EPSILON) ** 0.5, device=device)
 
     def __call__(self, x: Tensor) -> Tensor:
+        if x.dtype == torch.float32:
+            return x * (self.root / self.length(x))
         wide = x.float()
-        factor = self.root / self.length(wide)
-        return wide * factor if wide is x else wide.mul_(factor).to(x.dtype)
+        return wide.mul_(self.root / self.length(wide)).to(x.dtype)
 
     def length(self, x: Tensor) -> Tensor:
         """(..., 1) lengths of float32 vectors, never zero; over them a vector is its norm over `root`."""
@@ -210,15 +211,18 @@ class Decoder:
 
     def _attention(self, i: int, layer: _Layer, x: Tensor, step: _Step, ve: Tensor | None) -> Tensor:
         n, heads, kv_heads, head_dim = x.size(0), self.heads, self.kv_heads, self.head_dim
-        qk, v = layer.qkv(x).view(n, -1, head_dim).split_with_sizes((heads + kv_heads, kv_heads), 1)
+        qkv = layer.qkv(x).view(n, -1, head_dim)
+        qk, v = qkv.split_with_sizes((heads + kv_heads, kv_heads), 1)
         if ve is not None and layer.value_gate is not None:
             gate = 3 * torch.sigmoid(F.linear(x[:, :GATE_CHANNELS], layer.value_gate))
-            v = v + gate[..., None] * ve.view(n, kv_heads, head_dim)
-        wide = qk.float()
+            v.add_(gate[..., None] * ve.view(n, kv_heads, head_dim))
+        wide = qk.float()  # itself in float32
         wide.view(torch.complex64).mul_(step.turns)
         wide.div_(self.head_norm.length(wide))
-        q, k = (wide if wide is qk else wide.to(x.dtype)).split_with_sizes((heads, kv_heads), 1)
-        step.slots.write(i, step.places, k, v)
+        if wide is not qk:
+            qk.copy_(wide)
+        q, kv = qkv.split_with_sizes((heads, 2 * kv_heads), 1)
+        step.slots.write(i, step.places, kv)
         if len(step.parts) == 1:
             return self._attend(i, layer.window, step.parts[0], q, step)
         return torch.cat([self._attend(i, layer.window, part, q[part.tokens], step) for part in step.parts])

@@ -17,41 +17,37 @@ from nanochat.config import GPTConfig
 
 
 class KVSlots:
-    """Keys and values, (L, R, S, KVH, D) each; a row's token j is in column j."""
+    """A row's token j is in column j of `store`, (L, R, S, 2 KVH, D): its keys, then its values."""
 
     def __init__(
         self, config: GPTConfig, rows: int, columns: int, dtype: torch.dtype, device: torch.device
     ) -> None:
-        self.rows, self.columns = rows, columns
-        shape = (config.depth, rows, columns, config.kv_heads, config.head_dim)
-        self.keys, self.values = (_zeros(shape, dtype, device) for _ in range(2))
+        self.rows, self.columns, self.kv_heads = rows, columns, config.kv_heads
+        shape = (config.depth, rows, columns, 2 * config.kv_heads, config.head_dim)
+        self.store = _zeros(shape, dtype, device)
         # Views are made for all layers at once: on a CPU a step of a small model is as long as a few hundred.
-        self._flat = [(k.flatten(0, 1), v.flatten(0, 1)) for k, v in zip(self.keys, self.values, strict=True)]
-        self._by_head = self.keys.transpose(2, 3), self.values.transpose(2, 3)
+        self._flat = self.store.flatten(1, 2).unbind()
+        self._by_head = self.store.transpose(2, 3)
 
-    def write(self, layer: int, places: slice | Tensor, k: Tensor, v: Tensor) -> None:
-        """Store (N, KVH, D) keys and values at N places, row * S + column."""
-        keys, values = self._flat[layer]
+    def write(self, layer: int, places: slice | Tensor, kv: Tensor) -> None:
+        """Store (N, 2 KVH, D) keys and values at N places, row * S + column."""
         if isinstance(places, slice):
-            keys[places], values[places] = k, v
+            self._flat[layer][places] = kv
         else:
-            keys.index_copy_(0, places, k)
-            values.index_copy_(0, places, v)
+            self._flat[layer].index_copy_(0, places, kv)
 
     def views(self, rows: slice, columns: slice) -> list[tuple[Tensor, Tensor]]:
         """(rows, KVH, columns, D) keys and values of each layer, also those that are yet to be written."""
-        keys, values = (all_[:, rows, :, columns].unbind() for all_ in self._by_head)
-        return list(zip(keys, values, strict=True))
+        keys, values = self._by_head[:, rows, :, columns].split(self.kv_heads, 2)
+        return list(zip(keys.unbind(), values.unbind(), strict=True))
 
     def copy(self, source: int, target: int, columns: int) -> None:
         """A row's first columns, over those of another."""
-        for store in (self.keys, self.values):
-            store[:, target, :columns] = store[:, source, :columns]
+        self.store[:, target, :columns] = self.store[:, source, :columns]
 
     def swap(self, a: int, b: int, columns: int) -> None:
         """Two rows' first columns change places."""
-        for store in (self.keys, self.values):
-            store[:, [a, b], :columns] = store[:, [b, a], :columns]
+        self.store[:, [a, b], :columns] = self.store[:, [b, a], :columns]
 
 
 def _zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:

@@ -74,12 +74,11 @@ def test_the_model_is_left_alone() -> None:
 def test_rows_may_be_copied_and_swapped() -> None:
     slots = Decoder(random_model(depth=1)).slots(3, 16)
     for row in range(3):
-        slots.keys[:, row] = row
-        slots.values[:, row] = 10 + row
+        slots.store[:, row] = row
     slots.copy(0, 1, 5)
     slots.swap(0, 2, 16)
-    assert slots.keys[0, :, 0, 0, 0].tolist() == [2, 0, 0]
-    assert slots.values[0, :, 9, 0, 0].tolist() == [12, 11, 10]
+    assert slots.store[0, :, 0, 0, 0].tolist() == [2, 0, 0]
+    assert slots.store[0, :, 9, -1, 0].tolist() == [2, 1, 0]
 
 
 @pytest.mark.parametrize(
