@@ -1,7 +1,7 @@
 """The chat server: an OpenAI-compatible API and a page, before engines that are processes of their own.
 
-What it is: HTTP, access, limits, in one process without torch; in each of the others a scheduler and the engine
-below it do the work. What it is not: a place where prompts are kept: logs hold paths, lengths and times.
+What it is: HTTP, access, limits, in one process without torch; in each of the others a scheduler and its
+engine do the work. What it is not: a place where prompts are kept: logs hold paths, lengths and times.
 Run: `python -m scripts.chat_web`.
 
     access    token file, names that the server answers to, the ssh line

@@ -25,6 +25,7 @@ from nanochat.serve import wire
 ROOT = Path(__file__).resolve().parent.parent.parent  # where this very package is found
 END_S = 5.0  # that an engine has to end in before it is killed
 LOOK_S = 0.02
+GATHER_S = 0.004  # what several steps of a fast model bring meanwhile is read at once
 Listener = Callable[[Event], None]
 
 
@@ -99,9 +100,9 @@ class Link(asyncio.Protocol):
             self.send(wire.Cancellation(id))
 
     def send(self, message: wire.Message) -> None:
-        """Without waiting: what may be on its way is bounded."""
+        """Without waiting: what may be on its way is bounded. Nothing, once the end has begun."""
         assert self._transport is not None
-        if not self._transport.is_closing():
+        if not self._is_closing and not self._transport.is_closing():
             self._transport.write(wire.encode(message))
 
     async def close(self) -> None:
@@ -147,6 +148,9 @@ class Link(asyncio.Protocol):
             elif isinstance(message, wire.Ready):
                 self._stats, self._room = message.stats, message.stats.slots + message.waiting
                 self.ready.set_result(message)
+        if self._transport is not None:
+            self._transport.pause_reading()
+            asyncio.get_running_loop().call_later(GATHER_S, self._transport.resume_reading)
 
     def _deliver(self, news: wire.News) -> None:
         self._stats = news.stats
