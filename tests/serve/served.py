@@ -113,8 +113,8 @@ class Served:
         wait(lambda: all(s.running + s.waiting == 0 for _, s in self.in_loop(self.pool.stats)))
 
 
-def wait(until: Callable[[], Any]) -> None:
-    end = time.monotonic() + LIMIT_S
+def wait(until: Callable[[], Any], limit_s: float = LIMIT_S) -> None:
+    end = time.monotonic() + limit_s
     while not until():
         assert time.monotonic() < end, "it does not happen"
         time.sleep(0.002)

@@ -9,7 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from served import LIMIT_S, chat_of, wait
 from toy import make_world, options, run
 
 pytestmark = pytest.mark.slow
+START_S = 120.0  # two engines import torch on a machine that has other work
 ROOT = Path(__file__).resolve().parent.parent.parent
 
 
@@ -42,7 +43,7 @@ def command(base: Path, *words: str) -> list[str]:
 
 def refused(base: Path, *words: str) -> str:
     done = subprocess.run(
-        command(base, *words), cwd=ROOT, capture_output=True, text=True, check=False, timeout=LIMIT_S
+        command(base, *words), cwd=ROOT, capture_output=True, text=True, check=False, timeout=START_S
     )
     assert done.returncode == 2 and "Traceback" not in done.stderr, done.stderr
     return done.stderr
@@ -72,7 +73,7 @@ class Program:
             except httpx.TransportError:
                 return False
 
-        wait(is_ready)
+        wait(is_ready, START_S)
 
     def engines(self) -> list[psutil.Process]:
         """Those that have begun: a child of this moment has its parent's command still."""
@@ -84,10 +85,19 @@ class Program:
         return self.process.wait(LIMIT_S)
 
 
+Start = Callable[..., Program]
+
+
 @pytest.fixture
-def programs() -> Iterator[list[Program]]:
+def start(tmp_path: Path) -> Iterator[Start]:
+    """Makes programs, which are gone after the test."""
     found: list[Program] = []
-    yield found
+
+    def start(base: Path, *words: str, **variables: str) -> Program:
+        found.append(Program(base, tmp_path / f"log{len(found)}", *words, **variables))
+        return found[-1]
+
+    yield start
     for one in found:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(one.process.pid, signal.SIGKILL)
@@ -133,11 +143,10 @@ def send(one: Program, number: signal.Signals, everybody: bool) -> None:
 @pytest.mark.parametrize("everybody", [False, True])
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_it_cleanly(
-    trained: Path, tmp_path: Path, programs: list[Program], number: signal.Signals, everybody: bool
+    trained: Path, start: Start, number: signal.Signals, everybody: bool
 ) -> None:
     """A reply under way comes to its end, and the exit code is 0."""
-    one = Program(trained, tmp_path / "log")
-    programs.append(one)
+    one = start(trained)
     one.ready()
     (engine,) = one.engines()
     body = chat_of("a", stream=True, max_tokens=20)
@@ -152,12 +161,9 @@ def test_a_signal_ends_it_cleanly(
 
 
 @pytest.mark.parametrize("delay", range(4))
-def test_a_signal_while_the_model_loads_ends_it_cleanly(
-    trained: Path, tmp_path: Path, programs: list[Program], delay: int
-) -> None:
+def test_a_signal_while_the_model_loads_ends_it_cleanly(trained: Path, start: Start, delay: int) -> None:
     """At whatever point of its start the engine's process is."""
-    one = Program(trained, tmp_path / "log", "--workers", "2")
-    programs.append(one)
+    one = start(trained, "--workers", "2")
     wait(lambda: len(one.engines()) == 2)
     with contextlib.suppress(subprocess.TimeoutExpired):
         one.process.wait(0.1 * delay)
@@ -166,10 +172,9 @@ def test_a_signal_while_the_model_loads_ends_it_cleanly(
     assert "Traceback" not in one.said and "error" not in one.said
 
 
-def test_an_engine_that_dies_ends_the_server(trained: Path, tmp_path: Path, programs: list[Program]) -> None:
+def test_an_engine_that_dies_ends_the_server(trained: Path, start: Start) -> None:
     """Its requests get an error, new ones 503; another engine, which hangs, is not waited for for ever."""
-    one = Program(trained, tmp_path / "log", "--workers", "2")
-    programs.append(one)
+    one = start(trained, "--workers", "2")
     one.ready()
     engines = one.engines()
     for engine in engines:
@@ -191,36 +196,29 @@ def test_an_engine_that_dies_ends_the_server(trained: Path, tmp_path: Path, prog
     assert "Traceback" not in one.said
 
 
-def test_an_idle_engine_that_dies_ends_the_server(
-    trained: Path, tmp_path: Path, programs: list[Program]
-) -> None:
-    one = Program(trained, tmp_path / "log")
-    programs.append(one)
+def test_an_idle_engine_that_dies_ends_the_server(trained: Path, start: Start) -> None:
+    one = start(trained)
     one.ready()
     one.engines()[0].kill()
     assert one.process.wait(LIMIT_S) == 1 and "killed by SIGKILL" in one.said
 
 
 @pytest.mark.parametrize("is_ready", [False, True])
-def test_a_server_that_is_killed_leaves_no_engine(
-    trained: Path, tmp_path: Path, programs: list[Program], is_ready: bool
-) -> None:
-    one = Program(trained, tmp_path / "log", "--workers", "2")
-    programs.append(one)
+def test_a_server_that_is_killed_leaves_no_engine(trained: Path, start: Start, is_ready: bool) -> None:
+    one = start(trained, "--workers", "2")
     wait(lambda: len(one.engines()) == 2)
     if is_ready:
         one.ready()
     engines = one.engines()
     one.process.kill()
-    wait(lambda: all(map(is_gone, engines)))
+    wait(lambda: all(map(is_gone, engines)), START_S)
     assert "Traceback" not in one.said
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-def test_the_server_has_no_torch(trained: Path, tmp_path: Path, programs: list[Program]) -> None:
+def test_the_server_has_no_torch(trained: Path, start: Start) -> None:
     """After an answer of each kind: nothing imports it late."""
-    one = Program(trained, tmp_path / "log")
-    programs.append(one)
+    one = start(trained)
     one.ready()
     assert httpx.post(f"{one.url}/chat/completions", json=chat_of("a", logprobs=True)).status_code == 200
     for path in ("v1/models", "stats", "metrics", "openapi.json"):
@@ -231,13 +229,12 @@ def test_the_server_has_no_torch(trained: Path, tmp_path: Path, programs: list[P
     assert one.end() == 0
 
 
-def test_under_slurm_a_token_is_always_needed(trained: Path, tmp_path: Path, programs: list[Program]) -> None:
+def test_under_slurm_a_token_is_always_needed(trained: Path, tmp_path: Path, start: Start) -> None:
     base = tmp_path / "base"
     base.mkdir()
     for name in trained.iterdir():
         (base / name.name).symlink_to(name)
-    one = Program(base, tmp_path / "log", SLURM_JOB_ID="7", SLURM_SUBMIT_HOST="login1")
-    programs.append(one)
+    one = start(base, SLURM_JOB_ID="7", SLURM_SUBMIT_HOST="login1")
     one.ready()
     file = base / "serve" / "token"
     token = file.read_text().strip()
@@ -253,9 +250,8 @@ def test_under_slurm_a_token_is_always_needed(trained: Path, tmp_path: Path, pro
     assert one.end() == 0
 
 
-def test_each_engine_has_its_copy(trained: Path, tmp_path: Path, programs: list[Program]) -> None:
-    one = Program(trained, tmp_path / "log", "--workers", "2", "--dtype", "float32")
-    programs.append(one)
+def test_each_engine_has_its_copy(trained: Path, start: Start) -> None:
+    one = start(trained, "--workers", "2", "--dtype", "float32")
     one.ready()
     (model,) = httpx.get(f"{one.url}/v1/models").json()["data"]
     assert (model["id"], model["context_length"]) == ("base_tiny", 32)
