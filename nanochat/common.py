@@ -159,7 +159,7 @@ _REMEDIES = {
 }
 
 
-def _explain(error: BaseException) -> tuple[int, str | None]:
+def explain(error: BaseException) -> tuple[int, str | None]:
     """Exit code and message of a failure; no message means that the traceback is the message."""
     if isinstance(error, Stopped):
         return EXIT_STOPPED, str(error) or "stopped; the same command resumes"
@@ -190,7 +190,7 @@ def run_main(main: Callable[[list[str]], int | None]) -> NoReturn:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = EXIT_DONE
     except (Exception, KeyboardInterrupt) as error:
-        code, message = _explain(error)
+        code, message = explain(error)
         if message is None:
             traceback.print_exc()
         else:

@@ -62,6 +62,13 @@ class Event:
 Notify = Callable[[Event], None]
 
 
+def wait_s(busy_s: float, finished: int, waiting: int) -> float:
+    """How long a queue needs, as far as past requests tell, give or take a half: those who were refused
+    together must not come back together. 1 to 60 s."""
+    wait = busy_s / finished * waiting if finished else FIRST_WAIT_S
+    return min(60.0, max(1.0, wait * random.uniform(0.5, 1.5)))
+
+
 @dataclass(frozen=True)
 class Stats:
     """Gauges now, and counters since the start."""
@@ -118,8 +125,15 @@ class Handle:
 class Scheduler:
     """At most `slots` requests run, and at most `tokens` tokens are promised to them; `waiting` wait."""
 
-    def __init__(self, engine: Engine, slots: int, tokens: int | None = None, waiting: int = 256) -> None:
-        """`tokens`: sum over running requests of prompt and longest reply (None: what the slots hold)."""
+    def __init__(
+        self, engine: Engine, slots: int, tokens: int | None = None, waiting: int = 256,
+        after_step: Callable[[Stats], None] | None = None,
+    ) -> None:  # fmt: skip
+        """`tokens`: sum over running requests of prompt and longest reply (None: what the slots hold).
+
+        `after_step` is called in the engine's thread when all events of a step are out, and when requests
+        were cancelled or let in; the next step waits for it.
+        """
         if slots < 1:
             raise UsageError(f"slots {slots} must be at least 1")
         self.engine, self.slots, self.most_waiting = engine, slots, waiting
@@ -127,6 +141,7 @@ class Scheduler:
         if self.tokens < engine.config.context:
             raise UsageError(f"tokens {tokens} must be at least the context of {engine.config.context}")
         self._batch: Batch = engine.batch(slots, remember=True)
+        self._after_step = after_step
         self._changed = threading.Condition()  # guards what follows
         self._waiting: deque[Handle] = deque()
         self._running: dict[int, Handle] = {}  # by the id of the reply
@@ -157,11 +172,6 @@ class Scheduler:
             self._changed.notify()
         return handle
 
-    def require_room(self) -> None:
-        """QueueFull if `submit` would raise it now. Cheaper, as there is no request yet."""
-        with self._changed:
-            self._require_room()
-
     def cancel(self, handle: Handle) -> None:
         """End a request before the next step; its last event says "cancelled". Too late is no error."""
         with self._changed:
@@ -182,6 +192,10 @@ class Scheduler:
             for handle in (*self._waiting, *self._running.values()):
                 handle.is_cancelled = True
             self._changed.notify()
+        self.join()
+
+    def join(self) -> None:
+        """Wait until the engine's thread has ended: after `close`, or when the engine has failed."""
         self._thread.join()
 
     def __enter__(self) -> Scheduler:
@@ -201,6 +215,7 @@ class Scheduler:
                     self._busy_s += time.perf_counter() - start
                 for reply in replies:
                     self._tell(self._running[id(reply)])
+                self._report()
         except Exception as error:
             self._fail(error)
             raise
@@ -218,12 +233,20 @@ class Scheduler:
             handle.reply.end("cancelled")
             self._tell(handle)
         with self._changed:
+            joined = False
             while self._waiting and self._fits(self._waiting[0]):
-                handle = self._waiting.popleft()
+                handle, joined = self._waiting.popleft(), True
                 handle.seat = self._batch.join(handle.reply)
                 self._running[id(handle.reply)] = handle
                 self._reserved += handle.cost
-            return self._is_open
+            is_open = self._is_open
+        if gone or joined:
+            self._report()
+        return is_open
+
+    def _report(self) -> None:
+        if self._after_step is not None:
+            self._after_step(self.stats())
 
     def _fits(self, handle: Handle) -> bool:
         return not self._batch.is_full and self._reserved + handle.cost <= self.tokens
@@ -250,15 +273,10 @@ class Scheduler:
             self._reserved = 0
         for handle in left:
             handle.tell(error=f"the engine failed: {type(error).__name__}")
+        self._report()
 
     def _require_room(self) -> None:
         if len(self._waiting) >= self.most_waiting:
             self._counts["refused"] += 1
-            raise QueueFull(len(self._waiting), self._wait_s())
-
-    def _wait_s(self) -> float:
-        """How long the queue needs, as far as past requests tell, give or take a half: those who were
-        refused together must not come back together. 1 to 60 s."""
-        done = self._counts["finished"]
-        wait = self._busy_s / done * len(self._waiting) if done else FIRST_WAIT_S
-        return min(60.0, max(1.0, wait * random.uniform(0.5, 1.5)))
+            waiting = len(self._waiting)
+            raise QueueFull(waiting, wait_s(self._busy_s, self._counts["finished"], waiting))

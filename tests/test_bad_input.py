@@ -60,7 +60,7 @@ def refused(code: int, pattern: str, stage: str, world: Path, base: Path, *extra
     """Train, expect this exit code with a message for the user, and give the message."""
     with pytest.raises(Exception) as raised:
         train(stage, world, base, *extra)
-    found, message = common._explain(raised.value)
+    found, message = common.explain(raised.value)
     assert found == code and message and re.search(pattern, message), (raised.type, message)
     return message
 
@@ -102,14 +102,14 @@ CONFIG_FAULTS = [
 DRIVER = """
 import importlib, json, sys
 sys.modules["torch"] = None
-from nanochat.common import _explain
+from nanochat.common import explain
 for script, argv in json.loads(sys.argv[1]):
     try:
         importlib.import_module(f"scripts.{script}").main(argv)
     except ImportError as error:
         print(json.dumps([0, f"imports torch: {error}"]))
     except Exception as error:
-        print(json.dumps(_explain(error)))
+        print(json.dumps(explain(error)))
 """
 
 

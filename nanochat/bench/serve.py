@@ -197,13 +197,14 @@ def _ready(process: subprocess.Popen[bytes], log: Any) -> str:
 
 
 class Process:
-    """A server that runs."""
+    """A server that is ready."""
 
     def __init__(self, process: subprocess.Popen[bytes], url: str) -> None:
         parts = urlsplit(url)
         assert parts.hostname is not None and parts.port is not None
         self.host, self.port = parts.hostname, parts.port
-        self._process = psutil.Process(process.pid)
+        server = psutil.Process(process.pid)
+        self._processes = [server, *server.children()]  # the engines, which are there by now
 
     def get(self, path: str) -> Any:
         """JSON, by a connection of its own."""
@@ -213,9 +214,8 @@ class Process:
             return json.loads(connection.getresponse().read())
 
     def memory(self) -> int:
-        """Bytes that it has in memory."""
-        size: int = self._process.memory_info().rss
-        return size
+        """Bytes that it has in memory, engines included; pages that they share count twice."""
+        return sum(one.memory_info().rss for one in self._processes)
 
     def load(self, bodies: list[str], clients: int, seconds: float) -> Seen:
         """What many clients see, and what is seen of the server meanwhile."""

@@ -1,23 +1,25 @@
-"""The model that is served: what requests must know of it, its tools, and how it comes off the disk.
+"""The model that is served: what requests must know of it, and its tools.
 
-What it is: facts, tools by name, and `load`, which puts a copy on each device. What it is not: the queue
-(`pool.py`). A loaded model is in memory: a checkpoint that is replaced on the disk changes nothing.
+What it is: facts, and tools by name. What it is not: the model itself, which is in the engines' processes
+(`worker.py`): a checkpoint that is replaced on the disk changes nothing. No torch.
 Run: `python -m scripts.chat_web`.
 """
 
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from nanochat.calculator import calculate
-from nanochat.common import base_dir, print0
+from nanochat.common import UsageError
 from nanochat.config_serve import ChatWeb
 from nanochat.execution import SandboxError, run_python
 from nanochat.reply import Rules
 from nanochat.request import Sampling
-from nanochat.scheduler import Scheduler
-from nanochat.serve.pool import Worker
+from nanochat.serve.wire import Ready
+from nanochat.tokenizer import Tokenizer
 
 PYTHON_S = 2.0  # the other replies wait for it
 PYTHON_MIB = 256
@@ -49,6 +51,10 @@ class Tools:
         return "python" if is_program else "calculator"
 
 
+def tools_of(asked: str) -> Tools:
+    return Tools(("calculator", "python") if asked == "python" else ("calculator",))
+
+
 @dataclass(frozen=True)
 class Model:
     """What a route has to know."""
@@ -63,37 +69,26 @@ class Model:
     created: int = field(default_factory=lambda: int(time.time()))
 
 
+def run_of(config: ChatWeb) -> str:
+    return config.run or f"d{config.depth}"
+
+
 def require_sandbox(config: ChatWeb) -> None:
     """SandboxUnavailable now, rather than in the middle of a reply."""
     if config.tools == "python":
         run_python("pass", seconds=PYTHON_S, memory_mib=PYTHON_MIB)
 
 
-def load(config: ChatWeb) -> tuple[Model, list[Worker]]:
-    """The newest checkpoint on each device, with its scheduler running."""
-    import torch
-
-    from nanochat import checkpoint_manager
-    from nanochat.distributed import pick_device
-    from nanochat.engine import Engine
-    from nanochat.probe import pick_dtype, pick_threads
-
-    start = time.perf_counter()
-    torch.set_num_threads(pick_threads(config.threads))
-    root, run = base_dir(config.base_dir), config.run or f"d{config.depth}"
-    tools = Tools(("calculator", "python") if config.tools == "python" else ("calculator",))
-    first = pick_device(config.device)
-    count = torch.cuda.device_count() if first.type == "cuda" else 1
-    workers = []
-    for i in range(config.workers or count):
-        device = torch.device("cuda", i % count) if first.type == "cuda" else first
-        dtype, _ = pick_dtype(config.dtype, device)
-        gpt, tokenizer, _ = checkpoint_manager.load_model(root, config.source, run, device, dtype)
-        engine = Engine(gpt, tokenizer, tools)
-        workers.append(Worker(f"{device}/{i}", Scheduler(engine, config.slots, waiting=config.waiting)))
-        print0(f"{config.source}_{run} on {device}, {dtype}, {time.perf_counter() - start:.1f} s")
-    model = Model(
-        f"{config.source}_{run}", engine.config.context, engine.config.vocab_size, engine.rules, tools,
-        Sampling(config.temperature, config.top_k, config.top_p), config.waiting,
+def model_of(config: ChatWeb, engines: Sequence[Ready]) -> Model:
+    """What the engines loaded. UsageError if the disk holds another tokenizer by now."""
+    first = engines[0]
+    tokenizer = Tokenizer.load(Path(first.tokenizer))
+    if {tokenizer.hash} != {engine.tokenizer_hash for engine in engines}:
+        raise UsageError(
+            f"the tokenizer in {first.tokenizer} changed while the model was loaded; start again"
+        )
+    return Model(
+        f"{config.source}_{run_of(config)}", first.context, first.vocab_size,
+        Rules(tokenizer, None), tools_of(config.tools),
+        Sampling(config.temperature, config.top_k, config.top_p), first.waiting,
     )  # fmt: skip
-    return model, workers

@@ -1,8 +1,8 @@
-"""The engines behind the server: one scheduler a device, and the way of its events into the event loop.
+"""The engines behind the server: who gets a request, and where its events wait.
 
-What it is: `Pool`, which gives a request to the engine with the least to do; `Inbox`, where the event loop
-finds what the engines' threads have brought for one HTTP request. What it is not: HTTP. An event costs the
-loop no wake-up of its own: what several steps and requests bring within `GATHER_S` comes at once.
+What it is: `Pool`, which gives a request to the engine with the least to do, each a process of its own
+(`link.py`); `Inbox`, where the events of one HTTP request lie until it takes them: what comes meanwhile comes
+at once. What it is not: HTTP. All of it belongs to the event loop.
 
 Run: `pytest tests/serve`.
 """
@@ -10,29 +10,31 @@ Run: `pytest tests/serve`.
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from collections import deque
+import functools
+import socket
+import subprocess
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from nanochat.request import Request
-from nanochat.scheduler import Closed, Event, Handle, QueueFull, Scheduler, Stats
+from nanochat.scheduler import Event, QueueFull, Stats
 from nanochat.serve.errors import APIError
+from nanochat.serve.link import Link
+from nanochat.serve.wire import Failure
 
 if TYPE_CHECKING:
     from nanochat.serve.model import Model
 
 State = Literal["loading", "ok", "closing", "failed"]
-GATHER_S = 0.004
 LOADING_RETRY_S = 2
+DRAIN_LOOK_S = 0.05
 
 
 class Inbox:
     """Events of the requests that belong to one HTTP request, as (index, event)."""
 
     def __init__(self) -> None:
-        self.handles: list[tuple[Scheduler, Handle]] = []
+        self.sent: list[tuple[Link, int]] = []
         self.is_gone = False  # the client has left
         self._items: list[tuple[int, Event]] = []
         self._over: set[int] = set()
@@ -40,7 +42,7 @@ class Inbox:
 
     @property
     def is_over(self) -> bool:
-        return len(self._over) == len(self.handles)
+        return len(self._over) == len(self.sent)
 
     def add(self, index: int, event: Event) -> None:
         self._items.append((index, event))
@@ -69,46 +71,13 @@ class Inbox:
 
     def cancel(self) -> None:
         """End what still runs; within one step its slots are free."""
-        for index, (scheduler, handle) in enumerate(self.handles):
+        for index, (link, id) in enumerate(self.sent):
             if index not in self._over:
-                scheduler.cancel(handle)
+                link.cancel(id)
 
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
-
-
-class Post:
-    """Carries events from the engines' threads into the loop, in batches."""
-
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = loop
-        self._items: deque[tuple[Inbox, int, Event]] = deque()
-        self._is_rung = False
-        self.rings = 0
-
-    def put(self, inbox: Inbox, index: int, event: Event) -> None:
-        """From any thread."""
-        self._items.append((inbox, index, event))
-        if not self._is_rung:
-            self._is_rung = True
-            self.rings += 1
-            with contextlib.suppress(RuntimeError):  # the loop has ended, and nobody listens
-                self._loop.call_soon_threadsafe(self._loop.call_later, GATHER_S, self._deliver)
-
-    def _deliver(self) -> None:
-        self._is_rung = False  # before the items: what comes from now on rings again
-        while self._items:
-            inbox, index, event = self._items.popleft()
-            inbox.add(index, event)
-
-
-@dataclass(frozen=True)
-class Worker:
-    """A copy of the model on a device."""
-
-    device: str
-    scheduler: Scheduler
 
 
 class Pool:
@@ -116,16 +85,30 @@ class Pool:
 
     def __init__(self) -> None:
         self.state: State = "loading"
-        self.workers: Sequence[Worker] = ()
+        self.links: list[Link] = []
         self._model: Model | None = None
-        self._post: Post | None = None
 
-    def open(self, model: Model, workers: Sequence[Worker]) -> None:
-        """Serve from now on. In the event loop."""
-        self._post = Post(asyncio.get_running_loop())
-        self._model, self.workers = model, workers
+    async def connect(self, ours: socket.socket, process: subprocess.Popen[bytes] | None = None) -> Link:
+        """An engine more, over a socket that leads to it."""
+        link = Link(self.fail, process)
+        self.links.append(link)
+        await asyncio.get_running_loop().create_connection(lambda: link, sock=ours)
+        return link
+
+    def open(self, model: Model) -> None:
+        """Serve from now on: all engines are ready."""
+        self._model = model
         if self.state == "loading":
             self.state = "ok"
+
+    def fail(self) -> None:
+        """An engine has failed: the server ends."""
+        self.state = "failed"
+
+    @property
+    def failure(self) -> Failure | None:
+        """Why an engine ended by itself; known when all are closed."""
+        return next((link.failure for link in self.links if link.failure is not None), None)
 
     @property
     def model(self) -> Model:
@@ -144,50 +127,38 @@ class Pool:
             raise _refused(full) from full
 
     def submit(self, requests: Sequence[Request]) -> Inbox:
-        """Queue the requests of one HTTP request, all or none: APIError 429 if too many wait."""
-        inbox, scheduler = Inbox(), self.workers[0].scheduler
+        """Queue the requests of one HTTP request, all or none.
+
+        UsageError if one does not suit the model, APIError 429 if too many wait.
+        """
+        model, inbox, link = self.model, Inbox(), self.links[0]
+        for request in requests:
+            request.check(model.context, model.vocab_size)
         try:
             for index, request in enumerate(requests):
                 if request.sample == 0:  # the samples of a prompt share its reading
-                    scheduler = self._least_loaded()
-                handle = scheduler.submit(request, self._notify(inbox, index))
-                inbox.handles.append((scheduler, handle))
+                    link = self._least_loaded()
+                inbox.sent.append((link, link.submit(request, functools.partial(inbox.add, index))))
         except QueueFull as full:
             inbox.cancel()
             raise _refused(full) from full
-        except Closed as closed:
-            inbox.cancel()
-            if self.state == "ok":
-                self.state = "failed"
-            raise self._unavailable() from closed
         return inbox
 
-    def _least_loaded(self) -> Scheduler:
-        if len(self.workers) == 1:
-            return self.workers[0].scheduler
-        return min((worker.scheduler for worker in self.workers), key=_load)
+    def _least_loaded(self) -> Link:
+        return min(self.links, key=lambda link: link.load)
 
     def stats(self) -> list[tuple[str, Stats]]:
-        return [(worker.device, worker.scheduler.stats()) for worker in self.workers]
-
-    @property
-    def rings(self) -> int:
-        """Wake-ups of the event loop by engines."""
-        return self._post.rings if self._post else 0
+        """Of each engine; of none before all are ready."""
+        return [(link.name, link.stats) for link in self.links] if self._model is not None else []
 
     async def drain(self, grace_s: float) -> None:
-        """Take nothing new, give what runs a moment to end, then end it."""
+        """Take nothing new, give what runs a moment to end, then end it, and the engines."""
         if self.state != "failed":
             self.state = "closing"
         end = asyncio.get_running_loop().time() + grace_s
-        while asyncio.get_running_loop().time() < end and any(_load(w.scheduler) > 0 for w in self.workers):
-            await asyncio.sleep(0.05)
-        for worker in self.workers:
-            await asyncio.to_thread(worker.scheduler.close)
-
-    def _notify(self, inbox: Inbox, index: int) -> _Notify:
-        assert self._post is not None
-        return _Notify(self, self._post, inbox, index)
+        while asyncio.get_running_loop().time() < end and any(link.load for link in self.links):
+            await asyncio.sleep(DRAIN_LOOK_S)
+        await asyncio.gather(*(link.close() for link in self.links))
 
     def _unavailable(self) -> APIError:
         words = {"loading": "the model is being loaded", "closing": "the server is closing"}
@@ -195,22 +166,5 @@ class Pool:
         return APIError(503, text, self.state, retry_after_s=LOADING_RETRY_S)
 
 
-class _Notify:
-    """Called in an engine's thread with each event of one request."""
-
-    def __init__(self, pool: Pool, post: Post, inbox: Inbox, index: int) -> None:
-        self._pool, self._post, self._inbox, self._index = pool, post, inbox, index
-
-    def __call__(self, event: Event) -> None:
-        if event.error is not None:
-            self._pool.state = "failed"
-        self._post.put(self._inbox, self._index, event)
-
-
 def _refused(full: QueueFull) -> APIError:
     return APIError(429, str(full), "queue_full", retry_after_s=full.retry_after_s)
-
-
-def _load(scheduler: Scheduler) -> int:
-    stats = scheduler.stats()
-    return stats.running + stats.waiting

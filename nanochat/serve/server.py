@@ -1,15 +1,16 @@
-"""The process: listens first, then loads the model, then serves until it is told to end.
+"""The process: listens first, then starts the engines, then serves until it is told to end.
 
-What it is: `serve`, in the order in which mistakes are cheapest. What it is not: routes (`app.py`).
+What it is: `serve`, in the order in which mistakes are cheapest. What it is not: routes (`app.py`), or the
+engines, which are processes of their own (`worker.py`); this one never imports torch.
 Run: `python -m scripts.chat_web`.
 """
 
 from __future__ import annotations
 
 import asyncio
-import gc
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from nanochat.common import EXIT_DONE, EXIT_FAULT, base_dir, print0
@@ -19,18 +20,19 @@ from nanochat.run_folder import require_checkpoint
 from nanochat.serve import access
 from nanochat.serve.app import create_app
 from nanochat.serve.guard import Rules
-from nanochat.serve.model import load, require_sandbox
+from nanochat.serve.link import start as start_process
+from nanochat.serve.model import model_of, require_sandbox, run_of
 from nanochat.serve.pool import Pool
 from nanochat.serve.protocol import Server, allow_many_files
+from nanochat.serve.wire import Load
 
-SWITCH_S = 0.0005  # that the event loop may keep the engine waiting, many times a step; Python has 5 ms
 TOKEN_FILE = "serve/token"  # below the base directory
 
 
 def serve(config: ChatWeb) -> int:
     """Serve until a signal; the exit code. UsageError for what can be known before."""
     Sampling(config.temperature, config.top_k, config.top_p)
-    require_checkpoint(base_dir(config.base_dir), config.source, config.run or f"d{config.depth}")
+    require_checkpoint(base_dir(config.base_dir), config.source, run_of(config))
     with access.listen(config.host, config.port) as listener:
         token_file = None
         if config.token_file or access.needs_token(listener, os.environ):
@@ -41,7 +43,6 @@ def serve(config: ChatWeb) -> int:
         require_sandbox(config)
         rules = Rules(access.names_of(listener, config.host, config.allow_host), token, config.body_kib << 10)
         allow_many_files()
-        sys.setswitchinterval(SWITCH_S)
         pool, fault = Pool(), []
 
         async def start(pool: Pool) -> None:
@@ -49,13 +50,12 @@ def serve(config: ChatWeb) -> int:
 
             async def loading() -> None:
                 try:
-                    loaded = await asyncio.to_thread(load, config)
-                    gc.freeze()  # torch's objects live for ever; a look through them stops all for 0.1 s
-                    pool.open(*loaded)
-                    print0(f"ready: {access.url(listener)}")
+                    await load(pool, config)
+                    if pool.state == "ok":
+                        print0(f"ready: {access.url(listener)}")
                 except Exception as error:
                     fault.append(error)
-                    pool.state = "failed"
+                    pool.fail()
 
             tasks.append(asyncio.create_task(loading()))
 
@@ -69,4 +69,39 @@ def serve(config: ChatWeb) -> int:
         print0("ended")
     if fault:
         raise fault[0]
+    if pool.failure is not None:
+        print(pool.failure.message, file=sys.stderr, flush=True)
+        return pool.failure.code
     return EXIT_FAULT if pool.state == "failed" else EXIT_DONE
+
+
+async def load(pool: Pool, config: ChatWeb) -> None:
+    """An engine on each device, all at once; opens the pool, unless one fails or the server ends."""
+
+    order = Load(
+        str(base_dir(config.base_dir)), config.source, run_of(config), config.device, 0, config.dtype,
+        config.threads, config.slots, config.waiting, config.tools,
+    )  # fmt: skip
+
+    async def more(index: int) -> None:
+        process, ours = start_process()
+        link = await pool.connect(ours, process)
+        link.send(replace(order, index=index))
+
+    await more(0)
+    count = config.workers or await pool.links[0].devices
+    if count is None or pool.state != "loading":
+        return
+    for index in range(1, count):
+        await more(index)
+    engines = []
+    for index, link in enumerate(pool.links):
+        facts = await link.ready
+        if facts is None:
+            return
+        engines.append(facts)
+        link.name = f"{facts.device}/{index}"
+    model = model_of(config, engines)
+    for facts in engines:
+        print0(f"{model.id} on {facts.device}, {facts.dtype}, {facts.seconds:.1f} s")
+    pool.open(model)

@@ -1,13 +1,15 @@
 """A real server on a free port, in a thread, with a small model of random weights.
 
-What it is: uvicorn with our connection class, the whole application, a real scheduler and model. What it is
-not: the program; `test_serve_process.py` starts that. Used by the tests beside it.
+What it is: uvicorn with our connection class, the whole application, real workers and models. What it is not:
+the program, whose workers are processes, not threads; `test_serve_process.py` starts that. Used by the tests
+beside it.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -19,12 +21,13 @@ from test_engine import random_model
 from nanochat.engine import Engine
 from nanochat.request import GREEDY, Sampling
 from nanochat.scheduler import Scheduler
-from nanochat.serve import access
+from nanochat.serve import access, wire
 from nanochat.serve.app import create_app
 from nanochat.serve.guard import Rules
 from nanochat.serve.model import Model, Tools
-from nanochat.serve.pool import Pool, Worker
+from nanochat.serve.pool import Pool
 from nanochat.serve.protocol import Server
+from nanochat.serve.worker import Worker
 from nanochat.tokenizer import Tokenizer
 
 LIMIT_S = 30.0
@@ -41,8 +44,11 @@ class Served:
         self, engine: Engine, *, slots: int = 4, waiting: int = 64, workers: int = 1,
         token: str | None = None, sampling: Sampling = GREEDY,
     ) -> None:  # fmt: skip
-        self.engine = engine
-        self.workers = [Worker(f"cpu/{i}", Scheduler(engine, slots, waiting=waiting)) for i in range(workers)]
+        self.engine, self.waiting = engine, waiting
+        pairs = [socket.socketpair() for _ in range(workers)]
+        self._sockets = [ours for ours, _ in pairs]
+        self.workers = [Worker(theirs, engine, slots, waiting) for _, theirs in pairs]
+        self._threads = [threading.Thread(target=one.run, args=(wire.Frames(),)) for one in self.workers]
         config = engine.config
         tools = engine.rules.tool
         assert isinstance(tools, Tools)
@@ -56,28 +62,47 @@ class Served:
         headers = {"Authorization": f"Bearer {token}"} if token else {}
         self.http = httpx.Client(base_url=self.url, headers=headers, timeout=LIMIT_S)
         self.opening = threading.Event()
-        self._thread = threading.Thread(target=self.server.run, kwargs={"sockets": [self.listener]})
+        self._threads.append(threading.Thread(target=self.server.run, kwargs={"sockets": [self.listener]}))
 
     async def _start(self, pool: Pool) -> None:
-        async def loading() -> None:
-            await asyncio.to_thread(self.opening.wait)
-            pool.open(self.model, self.workers)
+        self.loop = asyncio.get_running_loop()
+        for ours in self._sockets:
+            await pool.connect(ours)
+        self._loading = asyncio.create_task(self._load(pool))
 
-        self._loading = asyncio.create_task(loading())
+    async def _load(self, pool: Pool) -> None:
+        await asyncio.to_thread(self.opening.wait)
+        for index, (worker, link) in enumerate(zip(self.workers, pool.links, strict=True)):
+            config, stats = self.engine.config, worker.scheduler.stats()
+            said = ("cpu", "", 0.0, config.context, config.vocab_size, "", "", self.waiting, stats)
+            worker.connection.sendall(wire.encode(wire.Ready(*said)))
+            await link.ready
+            link.name = f"cpu/{index}"
+        pool.open(self.model)
+
+    def in_loop(self, function: Callable[[], Any]) -> Any:
+        """What the event loop gets from it."""
+
+        async def call() -> Any:
+            return function()
+
+        return asyncio.run_coroutine_threadsafe(call(), self.loop).result(LIMIT_S)
 
     @property
     def scheduler(self) -> Scheduler:
         return self.workers[0].scheduler
 
     def start(self) -> None:
-        self._thread.start()
+        for thread in self._threads:
+            thread.start()
         wait(lambda: self.server.started)
 
     def stop(self) -> None:
         self.opening.set()
         self.server.should_exit = True
-        self._thread.join(LIMIT_S)
-        assert not self._thread.is_alive()
+        for thread in self._threads:
+            thread.join(LIMIT_S)
+            assert not thread.is_alive()
         self.http.close()
 
     def post(self, path: str, body: Any, **options: Any) -> httpx.Response:
@@ -85,11 +110,11 @@ class Served:
 
     def idle(self) -> None:
         """Wait until nothing runs."""
-        wait(lambda: all(s.running + s.waiting == 0 for _, s in self.pool.stats()))
+        wait(lambda: all(s.running + s.waiting == 0 for _, s in self.in_loop(self.pool.stats)))
 
 
-def wait(until: Callable[[], Any]) -> None:
-    end = time.monotonic() + LIMIT_S
+def wait(until: Callable[[], Any], limit_s: float = LIMIT_S) -> None:
+    end = time.monotonic() + limit_s
     while not until():
         assert time.monotonic() < end, "it does not happen"
         time.sleep(0.002)

@@ -1,22 +1,26 @@
-"""The program itself, as a process: what it refuses before it loads, how it ends, what others see of it."""
+"""The program itself, as processes: what it refuses before it loads, how it ends, what others see of it."""
 
 from __future__ import annotations
 
+import contextlib
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
+import psutil
 import pytest
-import torch
 from served import LIMIT_S, chat_of, wait
 from toy import make_world, options, run
 
 pytestmark = pytest.mark.slow
+START_S = 120.0  # two engines import torch on a machine that has other work
 ROOT = Path(__file__).resolve().parent.parent.parent
 
 
@@ -39,7 +43,7 @@ def command(base: Path, *words: str) -> list[str]:
 
 def refused(base: Path, *words: str) -> str:
     done = subprocess.run(
-        command(base, *words), cwd=ROOT, capture_output=True, text=True, check=False, timeout=LIMIT_S
+        command(base, *words), cwd=ROOT, capture_output=True, text=True, check=False, timeout=START_S
     )
     assert done.returncode == 2 and "Traceback" not in done.stderr, done.stderr
     return done.stderr
@@ -52,8 +56,9 @@ class Program:
         self.log = log
         with open(log, "wb") as output:
             self.process = subprocess.Popen(
-                command(base, *words), cwd=ROOT, stdout=output, stderr=output, env=os.environ | variables
-            )
+                command(base, *words), cwd=ROOT, stdout=output, stderr=output, env=os.environ | variables,
+                start_new_session=True,
+            )  # fmt: skip
         wait(lambda: "listening on" in self.said or self.process.poll() is not None)
         self.url = self.said.split("listening on ")[1].split(",")[0]
 
@@ -68,19 +73,34 @@ class Program:
             except httpx.TransportError:
                 return False
 
-        wait(is_ready)
+        wait(is_ready, START_S)
+
+    def engines(self) -> list[psutil.Process]:
+        """Those that have begun: a child of this moment has its parent's command still."""
+        found = psutil.Process(self.process.pid).children()
+        return [one for one in found if one.cmdline()[-1:] == ["nanochat.serve.worker"]]
 
     def end(self, number: signal.Signals = signal.SIGTERM) -> int:
         self.process.send_signal(number)
         return self.process.wait(LIMIT_S)
 
 
+Start = Callable[..., Program]
+
+
 @pytest.fixture
-def programs() -> Iterator[list[Program]]:
+def start(tmp_path: Path) -> Iterator[Start]:
+    """Makes programs, which are gone after the test."""
     found: list[Program] = []
-    yield found
+
+    def start(base: Path, *words: str, **variables: str) -> Program:
+        found.append(Program(base, tmp_path / f"log{len(found)}", *words, **variables))
+        return found[-1]
+
+    yield start
     for one in found:
-        one.process.kill()
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(one.process.pid, signal.SIGKILL)
 
 
 def test_mistakes_are_told_before_the_model_is_loaded(trained: Path, tmp_path: Path) -> None:
@@ -96,29 +116,125 @@ def test_mistakes_are_told_before_the_model_is_loaded(trained: Path, tmp_path: P
     assert "chmod 600" in refused(trained, "--token-file", str(tmp_path / "token"))
 
 
+def test_a_model_that_cannot_be_loaded_ends_it(trained: Path, tmp_path: Path) -> None:
+    """The engine's message is the server's, once, however many engines say it."""
+    base = tmp_path / "base"
+    shutil.copytree(trained, base)
+    (weights,) = base.glob("base_tiny/checkpoints/step_*/model.safetensors")
+    data = bytearray(weights.read_bytes())
+    data[-1] ^= 1
+    weights.write_bytes(data)
+    said = refused(base, "--workers", "2")
+    assert said.count("error: ") == 1 and "verifies; restore one, or start again" in said
+
+
+def is_gone(process: psutil.Process) -> bool:
+    return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+
+
+def send(one: Program, number: signal.Signals, everybody: bool) -> None:
+    """To the server, or to its whole group, as a terminal's Ctrl-C and Slurm do."""
+    if everybody:
+        os.killpg(one.process.pid, number)
+    else:
+        one.process.send_signal(number)
+
+
+@pytest.mark.parametrize("everybody", [False, True])
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_it_cleanly(
-    trained: Path, tmp_path: Path, programs: list[Program], number: signal.Signals
+    trained: Path, start: Start, number: signal.Signals, everybody: bool
 ) -> None:
     """A reply under way comes to its end, and the exit code is 0."""
-    one = Program(trained, tmp_path / "log")
-    programs.append(one)
+    one = start(trained)
     one.ready()
+    (engine,) = one.engines()
     body = chat_of("a", stream=True, max_tokens=20)
+    engine.suspend()
     with httpx.stream("POST", f"{one.url}/chat/completions", json=body, timeout=LIMIT_S) as response:
-        one.process.send_signal(number)
+        send(one, number, everybody)
+        engine.resume()
         assert response.read().endswith(b"data: [DONE]\n\n")
     assert one.process.wait(LIMIT_S) == 0
+    assert is_gone(engine)
+    assert "Traceback" not in one.said and "error" not in one.said
+
+
+@pytest.mark.parametrize("delay", range(4))
+def test_a_signal_while_the_model_loads_ends_it_cleanly(trained: Path, start: Start, delay: int) -> None:
+    """At whatever point of its start the engine's process is."""
+    one = start(trained, "--workers", "2")
+    wait(lambda: len(one.engines()) == 2)
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        one.process.wait(0.1 * delay)
+    send(one, signal.SIGTERM, True)
+    assert one.process.wait(LIMIT_S) == 0
+    assert "Traceback" not in one.said and "error" not in one.said
+
+
+def test_an_engine_that_dies_ends_the_server(trained: Path, start: Start) -> None:
+    """Its requests get an error, new ones 503; another engine, which hangs, is not waited for for ever."""
+    one = start(trained, "--workers", "2")
+    one.ready()
+    engines = one.engines()
+    for engine in engines:
+        engine.suspend()
+    ask = {"url": f"{one.url}/chat/completions", "json": chat_of("a"), "timeout": LIMIT_S}
+    with ThreadPoolExecutor() as pool:
+        asked = [pool.submit(httpx.post, **ask) for _ in engines]
+        stats = f"{one.url}/stats"
+        wait(lambda: [w["waiting"] for w in httpx.get(stats).json()["workers"]] == [1, 1])
+        engines[0].kill()
+        wait(lambda: any(answer.done() for answer in asked))
+        late = httpx.post(**ask)
+        answers = [answer.result().json()["error"]["code"] for answer in asked]
+    assert (late.status_code, late.json()["error"]["code"]) == (503, "failed") and late.headers["retry-after"]
+    assert answers == ["engine_failed"] * 2
+    assert one.process.wait(LIMIT_S) == 1
+    assert all(map(is_gone, engines))
+    assert "an engine's process ended (cpu/0): killed by SIGKILL" in one.said
     assert "Traceback" not in one.said
 
 
-def test_under_slurm_a_token_is_always_needed(trained: Path, tmp_path: Path, programs: list[Program]) -> None:
+def test_an_idle_engine_that_dies_ends_the_server(trained: Path, start: Start) -> None:
+    one = start(trained)
+    one.ready()
+    one.engines()[0].kill()
+    assert one.process.wait(LIMIT_S) == 1 and "killed by SIGKILL" in one.said
+
+
+@pytest.mark.parametrize("is_ready", [False, True])
+def test_a_server_that_is_killed_leaves_no_engine(trained: Path, start: Start, is_ready: bool) -> None:
+    one = start(trained, "--workers", "2")
+    wait(lambda: len(one.engines()) == 2)
+    if is_ready:
+        one.ready()
+    engines = one.engines()
+    one.process.kill()
+    wait(lambda: all(map(is_gone, engines)), START_S)
+    assert "Traceback" not in one.said
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_the_server_has_no_torch(trained: Path, start: Start) -> None:
+    """After an answer of each kind: nothing imports it late."""
+    one = start(trained)
+    one.ready()
+    assert httpx.post(f"{one.url}/chat/completions", json=chat_of("a", logprobs=True)).status_code == 200
+    for path in ("v1/models", "stats", "metrics", "openapi.json"):
+        assert httpx.get(f"{one.url}/{path}").status_code == 200
+    (engine,) = one.engines()
+    maps = [Path(f"/proc/{pid}/maps").read_text() for pid in (one.process.pid, engine.pid)]
+    assert ["libtorch" in text for text in maps] == [False, True]
+    assert one.end() == 0
+
+
+def test_under_slurm_a_token_is_always_needed(trained: Path, tmp_path: Path, start: Start) -> None:
     base = tmp_path / "base"
     base.mkdir()
     for name in trained.iterdir():
         (base / name.name).symlink_to(name)
-    one = Program(base, tmp_path / "log", SLURM_JOB_ID="7", SLURM_SUBMIT_HOST="login1")
-    programs.append(one)
+    one = start(base, SLURM_JOB_ID="7", SLURM_SUBMIT_HOST="login1")
     one.ready()
     file = base / "serve" / "token"
     token = file.read_text().strip()
@@ -128,25 +244,22 @@ def test_under_slurm_a_token_is_always_needed(trained: Path, tmp_path: Path, pro
     assert httpx.get(f"{one.url}/v1/models", headers=headers).status_code == 200
     assert "ssh -N -L" in one.said and "@login1" in one.said and str(file) in one.said
     assert token not in one.said
-    assert token not in Path(f"/proc/{one.process.pid}/cmdline").read_text()
-    assert token not in Path(f"/proc/{one.process.pid}/environ").read_text()
+    for pid in (one.process.pid, *(engine.pid for engine in one.engines())):
+        for name in ("cmdline", "environ"):
+            assert token not in Path(f"/proc/{pid}/{name}").read_text()
     assert one.end() == 0
 
 
-def test_the_model_is_the_one_on_the_disk(trained: Path) -> None:
-    """`load` gives each worker its copy."""
-    from nanochat.config_serve import ChatWeb
-    from nanochat.serve.model import load
-
-    threads = torch.get_num_threads()
-    config = ChatWeb(
-        run="tiny", source="base", base_dir=str(trained), device="cpu", dtype="float32", workers=2
-    )
-    model, workers = load(config)
-    try:
-        assert (model.id, model.context, len(workers)) == ("base_tiny", 32, 2)
-        assert workers[0].scheduler.engine.model is not workers[1].scheduler.engine.model
-    finally:
-        for worker in workers:
-            worker.scheduler.close()
-        torch.set_num_threads(threads)
+def test_each_engine_has_its_copy(trained: Path, start: Start) -> None:
+    one = start(trained, "--workers", "2", "--dtype", "float32")
+    one.ready()
+    (model,) = httpx.get(f"{one.url}/v1/models").json()["data"]
+    assert (model["id"], model["context_length"]) == ("base_tiny", 32)
+    assert one.said.count("base_tiny on cpu, torch.float32") == 2
+    for _ in range(2):
+        assert httpx.post(f"{one.url}/chat/completions", json=chat_of("a")).status_code == 200
+    workers = httpx.get(f"{one.url}/stats").json()["workers"]
+    assert [worker["device"] for worker in workers] == ["cpu/0", "cpu/1"]
+    assert sum(worker["finished"] for worker in workers) == 2
+    assert len(one.engines()) == 2
+    assert one.end() == 0
