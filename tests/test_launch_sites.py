@@ -194,8 +194,11 @@ def test_what_a_program_in_a_container_sees(monkeypatch: pytest.MonkeyPatch) -> 
         "XDG_CACHE_HOME": "/b/cache", "HF_HOME": "/b/cache/huggingface",
         "MPLCONFIGDIR": "/b/cache/matplotlib", "PYTHONPATH": "/b/runs/r/code",
     }  # fmt: skip
+    ours = {"NANOCHAT_COMMIT": "c", "PATH": "p"}  # the image names a commit, too
+    assert container.outdo(plan.site, ours) == ours | {"APPTAINERENV_NANOCHAT_COMMIT": "c"}
     plan = plans.build(read(["--base-dir", "/b", "--run", "r"]), "id")[0]
     assert container.variables(plan.site, "/b", Path("/"), host | lost) == host | lost
+    assert container.outdo(plan.site, ours) == ours
 
 
 # ----------------------------------------------------------------------------- Slurm's formats

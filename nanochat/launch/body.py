@@ -194,7 +194,7 @@ class Body:
         if self.plan.site.net_ifname:
             names = dict.fromkeys(("NCCL_SOCKET_IFNAME", "GLOO_SOCKET_IFNAME"), self.plan.site.net_ifname)
             rest = {**names, **rest}
-        return {"OMP_WAIT_POLICY": "PASSIVE", **rest}
+        return container.outdo(self.plan.site, {"OMP_WAIT_POLICY": "PASSIVE", **rest})
 
     def _cpus(self) -> str:
         """srun is not told what sbatch was; and the first job may have fewer than planned."""

@@ -23,6 +23,7 @@ PASSED = re.compile(
     r"|SINGULARITY|ENROOT)(_\w+)?|PATH|LD_LIBRARY_PATH|HOME|USER|LOGNAME|TERM|TZ|https?_proxy|no_proxy"
 )
 VARIABLE = re.compile(r"\$\{?(\w+)")
+OURS = ("NANOCHAT_COMMIT", "OMP_WAIT_POLICY")  # the image has them, too
 
 
 def wrap(site: Site, code: Path, folders: Iterable[str], python: str) -> tuple[list[str], list[str], str]:
@@ -71,3 +72,9 @@ def variables(site: Site, root: str, code: Path, environ: Mapping[str, str]) -> 
         **kept,
         "PYTHONPATH": str(code),  # whatever folder the program begins in
     }
+
+
+def outdo(site: Site, variables: Mapping[str, str]) -> dict[str, str]:
+    """The environment whose values count in the image: Apptainer prefers the image's own unless told so."""
+    names = set(OURS) & variables.keys() if site.container == "apptainer" else ()
+    return {**variables, **{f"APPTAINERENV_{name}": variables[name] for name in names}}

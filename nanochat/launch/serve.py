@@ -138,4 +138,5 @@ def variables(job: Job, environ: Mapping[str, str]) -> dict[str, str]:
     seen = container.variables(job.site, str(job.root), ROOT, {**environ, **job.site.exports})
     own = {k: v for k, v in environ.items() if k.startswith("NANOCHAT_")}
     cpus = environ.get("SLURM_CPUS_PER_TASK")  # srun is not told what sbatch was
-    return {"OMP_WAIT_POLICY": "PASSIVE", **seen, **own, **({"SRUN_CPUS_PER_TASK": cpus} if cpus else {})}
+    found = {"OMP_WAIT_POLICY": "PASSIVE", **seen, **own, **({"SRUN_CPUS_PER_TASK": cpus} if cpus else {})}
+    return container.outdo(job.site, found)

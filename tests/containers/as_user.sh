@@ -11,4 +11,4 @@ export COMMAND
 # shellcheck disable=SC2016
 exec unshare -m --propagation private bash -c '
   mount --bind "$NODE" /dev/fuse
-  exec su "$CONTAINER_USER" -c "export PATH=$PREFIX/usr/bin:/usr/local/bin:/usr/bin:/bin; cd $FOLDER; exec $COMMAND"'
+  exec su -s /bin/bash "$CONTAINER_USER" -c "export PATH=$PREFIX/usr/bin:/usr/local/bin:/usr/bin:/bin; cd $FOLDER; exec $COMMAND"'

@@ -13,8 +13,9 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+import plain_user
 import pytest
-from image_lab import ROOT
+from image_lab import ROOT, USER
 
 FILES = [ROOT / "containers" / name for name in ("nanochat.def", "nanochat-standalone.def", "Dockerfile")]
 SHARED = re.compile(r"^# -+ the same in .*", re.MULTILINE | re.DOTALL)
@@ -194,6 +195,44 @@ def test_a_missing_base_image_is_said_at_once() -> None:
     done = build("buildah", "--base", "localhost/no-such-image:1")
     assert done.returncode == 1, done
     assert "localhost/no-such-image:1 cannot be had" in done.stderr and "--base" in done.stderr
+
+
+# $1 is a folder of the plain user's; its mounts end with the namespace, and so does what is amiss.
+AS_USER = """
+cd "$1"; mkdir dev temp; chmod 777 temp
+mount -t tmpfs none dev; mknod -m 666 dev/fuse c 10 229; mount --bind dev/fuse /dev/fuse
+FAULT
+exec su USER -c 'PATH=PATHS TMPDIR=$PWD/temp HOME=$PWD bash COMMAND'"""
+BUILD = "build.sh apptainer --base docker-archive:/no/such.tar"
+
+
+@pytest.mark.container
+@pytest.mark.parametrize(
+    ("fault", "command", "code", "says", "remedy"),
+    [
+        ("chmod 600 dev/fuse", BUILD, 1, "/dev/fuse cannot be opened by this user", "chmod 666 /dev/fuse"),
+        (": >none; mount --bind none /etc/subuid", BUILD, 1, "/etc/subuid gives this user 0", "subuids"),
+        ("mount -t tmpfs -o size=1m,mode=777 none temp", BUILD, 1, "has 1 MiB free", "APPTAINER_TMPDIR="),
+        ("true", BUILD, 2, "the base /no/such.tar is not there", "see --base"),
+        ("true", "doctor.sh --for run --variant cu130", 1, "no NVIDIA driver on this node", "variant cpu"),
+    ],
+    ids=["no fuse", "no subuid", "full TMPDIR", "no base", "no GPU"],
+)  # fmt: skip
+def test_on_this_machine_with_one_thing_really_amiss(
+    fault: str, command: str, code: int, says: str, remedy: str
+) -> None:
+    """As the plain user that Apptainer wants, with its real programs; nothing long has begun."""
+    if "cu130" in command and Path("/proc/driver/nvidia/version").exists():
+        pytest.skip("this machine has an NVIDIA driver")
+    script = AS_USER.replace("FAULT", fault).replace("USER", USER)
+    script = script.replace("PATHS", ":".join(plain_user.PATHS))
+    script = script.replace("COMMAND", f"{ROOT}/containers/{command}")
+    with plain_user.folder() as place:
+        unshare = ["unshare", "-m", "--propagation", "private", "bash", "-ec", script, "bash", str(place)]
+        done = subprocess.run(unshare, capture_output=True, text=True, check=False, timeout=60)
+    said = done.stdout + done.stderr
+    assert done.returncode == code and says in said and remedy in said, said
+    assert ("FAULT" in said) == (code == 1) and "apptainer build" not in done.stdout, said
 
 
 @pytest.mark.net

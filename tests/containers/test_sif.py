@@ -18,6 +18,11 @@ pytestmark = pytest.mark.container
 MOST_MIB = 525  # 550 MB
 OFFLINE = ("--containall", "--no-home", "--net", "--network", "none")
 TINY = ("--preset", "tiny", "--base-dir", "/work")
+SERVE = (
+    'cd "$1"; apptainer run --no-home --bind "$PWD:/work" "$0" serve --preset tiny --base-dir /work --port 0 '
+    ">serve.log 2>&1 & until grep -q ^ready serve.log; do kill -0 $! || exit 9; sleep 0.3; done; "
+    "kill -TERM $!; wait $!"
+)
 
 
 @pytest.fixture(scope="module")
@@ -82,6 +87,13 @@ def test_it_trains_offline_resumes_and_chats(lab: Lab, sif: Path, work: Path) ->
     assert said.stdout.strip()
 
 
+def test_a_server_ends_well_when_apptainer_alone_is_told_to(lab: Lab, sif: Path, work: Path) -> None:
+    """So Slurm does it where cgroups track processes; Apptainer passes it on, and the image stays mounted."""
+    (work / "serve.log").unlink(missing_ok=True)
+    lab.as_user("bash", "-c", SERVE, sif, work)
+    assert (work / "serve.log").read_text().endswith("\nended\n")
+
+
 def test_torchrun_works_without_names(lab: Lab, sif: Path, work: Path) -> None:
     """In an empty network namespace no host name resolves, so the master's address is given."""
     torchrun = ("-m", "torch.distributed.run", "--nproc-per-node=2")
@@ -91,6 +103,23 @@ def test_torchrun_works_without_names(lab: Lab, sif: Path, work: Path) -> None:
     words = ("python", *torchrun, *master, *program)
     offline(lab, sif, work, *words, verb="exec")
     assert (work / "base_two" / "DONE").exists()
+
+
+@pytest.mark.slow
+def test_a_compiled_training_step_runs_inside(lab: Lab, sif: Path) -> None:
+    """Forward, backward and optimizer by Inductor's C++, which is what the image's compiler is for.
+
+    By the run helper, whose cache is a folder: /tmp of --containall has 64 MiB, too few for gcc's headers.
+    """
+    helper = ("env", "OMP_NUM_THREADS=1", "bash", ROOT / "containers/run/apptainer.sh", "--image", sif)
+    place = lab.user_folder() / "compiled"
+    two = ("base_train", "--preset", "tiny", "--compile", "--steps", "2")
+    for words in (("sample_world", "--preset", "tiny"), ("tok_train", "--preset", "tiny"), two):
+        done = lab.as_user(*helper, "--out", place, *words)
+    built = [*(place / "cache/torchinductor").rglob("*.so")]
+    assert "compiling the first step" in done.stdout and (place / "base_tiny/DONE").exists() and built
+    print(f"{len(built)} libraries compiled")
+    shutil.rmtree(place)
 
 
 def test_packages_of_the_user_and_code_beside_are_ignored(lab: Lab, sif: Path) -> None:
@@ -171,7 +200,8 @@ def test_a_run_in_the_image_and_one_in_a_venv_end_in_the_same_weights(
     lab.run("bash", ROOT / "env/setup.sh", "--torch", "cpu", "--venv", venv)
     program = (venv / "bin/python", "-m", "scripts.pipeline", "--preset", "tiny", "--base-dir", outside)
     lab.run("env", "OMP_NUM_THREADS=1", "OMP_WAIT_POLICY=PASSIVE", *program)
-    ask = ("-c", "import sys, torch; print(sys.version, torch.__version__)")
+    # Debian mends its Python without a new version, and here the image has the newer one.
+    ask = ("-c", "import sys, torch; print(sys.version_info, torch.__version__)")
     versions = [
         lab.run(venv / "bin/python", *ask).stdout,
         offline(lab, sif, inside, "python", *ask, verb="exec").stdout,

@@ -56,6 +56,9 @@ class Spec:
     qos: tuple[str, ...] = ()
     max_time: str = "12:00:00"
     accounting: bool = False
+    # Whom Slurm signals: the whole tree of a task, or ("pgid") its process group. A site's usual one, cgroup,
+    # wants root, and signals the task alone.
+    tracking: str = "linuxproc"
 
     @property
     def nodes(self) -> list[str]:
@@ -288,7 +291,7 @@ class Lab:
             "SlurmctldPidFile": f"{folder}/run/ctld.own", "SlurmdPidFile": f"{folder}/run/%n.own",
             "SlurmctldLogFile": f"{folder}/log/slurmctld.log", "SlurmdLogFile": f"{folder}/log/slurmd-%n.log",
             # The nodes claim more than this machine has, and nothing is bound or confined.
-            "SlurmdParameters": "config_overrides", "ProctrackType": "proctrack/linuxproc",
+            "SlurmdParameters": "config_overrides", "ProctrackType": f"proctrack/{self.spec.tracking}",
             "TaskPlugin": "task/none", "JobAcctGatherType": "jobacct_gather/none", "MpiDefault": "none",
             "SelectType": "select/cons_tres", "SelectTypeParameters": "CR_Core_Memory", "GresTypes": "gpu",
             "ReturnToService": 2, "DefMemPerCPU": 100, "MailProg": "/bin/true",

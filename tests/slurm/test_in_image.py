@@ -52,6 +52,7 @@ def test_stages_run_inside_the_image() -> None:
     assert set(found["status"].values()) == {"done"}, f"{found['status']}\n{found['log']}"
     assert not found["host_has_torch"] and "2 rank(s)" in found["log"]
     assert "on your own machine: ssh" in found["served"] and "\nended\n" in found["served"]
+    assert " task 0: " not in found["served"], found["served"]  # srun's word for a step that failed
     record, versions = found["environment"], found["environment"]["versions"]
     assert record["commit"] == found["code"]["commit"]
     print(f"torch {versions['torch']} on Python {versions['python']}, in {image}")
