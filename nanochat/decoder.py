@@ -157,7 +157,9 @@ class Decoder:
                 self.smear_gate = self._cast(model.smear_gate.weight)
         self.heads, self.kv_heads, self.head_dim = config.heads, config.kv_heads, config.head_dim
         # Queries and keys have length 1 here, not the root of D as in the model.
-        self.scale = (QK_SCALE**2 if modern else 1) * config.head_dim**0.5
+        scale = (QK_SCALE**2 if modern else 1) * config.head_dim**0.5
+        grouped = {"enable_gqa": True} if config.heads != config.kv_heads else {}
+        self.attend = functools.partial(F.scaled_dot_product_attention, scale=scale, **grouped)
 
     def _cast(self, weight: Tensor) -> Tensor:
         return weight.detach().to(self.dtype)
@@ -231,16 +233,13 @@ class Decoder:
         """(N, H, D) queries of a part -> (N, C)."""
         k, v = part.stored(window, step.slots)[i]
         mask = part.mask(window, self.device)
-        is_wide = self.widens and part.width > 1
-        if is_wide:
+        if part.width == 1:
+            return self.attend(q.unsqueeze(2), k, v, attn_mask=mask).reshape(q.size(0), -1)
+        if self.widens:
             q, k, v = q.float(), k.float(), v.float()
-        y = F.scaled_dot_product_attention(
-            q.view(part.count, part.width, self.heads, -1).transpose(1, 2), k, v, attn_mask=mask,
-            is_causal=mask is None and part.width > 1, scale=self.scale,
-            enable_gqa=self.heads != self.kv_heads,
-        )  # fmt: skip
-        y = y.transpose(1, 2).reshape(q.size(0), -1)
-        return y.to(self.dtype) if is_wide else y
+        q = q.view(part.count, part.width, self.heads, -1).transpose(1, 2)
+        y = self.attend(q, k, v, attn_mask=mask, is_causal=mask is None)
+        return y.transpose(1, 2).reshape(-1, self.heads * self.head_dim).to(self.dtype)
 
 
 def _offsets(spans: Sequence[Span]) -> list[tuple[int, Span]]:
