@@ -115,9 +115,9 @@ class Batch:
             seat.stored = span.end
             self._rows[span.row].tokens.extend(span.ids)
         if wanted:
-            logits = self.decoder.logits(hidden if len(places) == at else hidden[places])
-            self._score(wanted, logits)
-            self._draw(wanted, logits)
+            scores = self.decoder.scores(hidden if len(places) == at else hidden[places])
+            self._score(wanted, scores)
+            self._draw(wanted, scores)
         brought_on = [seat for seat, _ in fed if not seat.reads]
         for seat in reversed(brought_on):  # the last first: rows that leave together need not change places
             if seat.reply.room == 0:
@@ -169,25 +169,26 @@ class Batch:
 
     # ------------------------------------------------------------------ what comes of it
 
-    def _draw(self, wanted: Sequence[tuple[Seat, int]], logits: Tensor) -> None:
+    def _draw(self, wanted: Sequence[tuple[Seat, int]], scores: Tensor) -> None:
         """Each reply at the end of its tokens takes one more, drawn in its own way."""
         ways: dict[Sampling, list[int]] = {}
         for i, (seat, position) in enumerate(wanted):
             if position == len(seat.tokens):
                 ways.setdefault(seat.reply.request.sampling, []).append(i)
         for sampling, rows in ways.items():
-            own = logits if len(rows) == len(wanted) else logits[rows]
+            own = scores if len(rows) == len(wanted) else scores[rows]
             seats = [wanted[i][0] for i in rows]
             draws = np.array([seat.draws[len(seat.reply.ids)] for seat in seats])
-            sampled = sample(own, torch.from_numpy(draws).to(own.device), sampling).tolist()
+            uniform = torch.from_numpy(draws).to(own.device)
+            sampled = sample(own, uniform, sampling, self.decoder.cap).tolist()
             for i, (seat, token) in enumerate(zip(seats, sampled, strict=True)):
                 taken = seat.reply.take(token)
                 if taken is not None:
                     seat.tokens.append(taken)
                     if (top := seat.reply.request.logprobs) is not None:
-                        seat.reply.logprobs += logprobs(own[i : i + 1], [taken], top)
+                        seat.reply.logprobs += logprobs(self.decoder.cap(own[i : i + 1]), [taken], top)
 
-    def _score(self, wanted: Sequence[tuple[Seat, int]], logits: Tensor) -> None:
+    def _score(self, wanted: Sequence[tuple[Seat, int]], scores: Tensor) -> None:
         """Log-probabilities of the prompts' own tokens, where they were asked for."""
         rows: dict[Seat, list[int]] = {}
         for i, (seat, position) in enumerate(wanted):
@@ -195,7 +196,8 @@ class Batch:
                 rows.setdefault(seat, []).append(i)
         for seat, own in rows.items():
             ids = [seat.tokens[wanted[i][1]] for i in own]
-            seat.reply.prompt_logprobs += logprobs(logits[own], ids, seat.reply.request.logprobs or 0)
+            logits, top = self.decoder.cap(scores[own]), seat.reply.request.logprobs or 0
+            seat.reply.prompt_logprobs += logprobs(logits, ids, top)
 
     # ------------------------------------------------------------------ rows
 

@@ -158,8 +158,7 @@ class Decoder:
         self.heads, self.kv_heads, self.head_dim = config.heads, config.kv_heads, config.head_dim
         # Queries and keys have length 1 here, not the root of D as in the model.
         scale = (QK_SCALE**2 if modern else 1) * config.head_dim**0.5
-        grouped = {"enable_gqa": True} if config.heads != config.kv_heads else {}
-        self.attend = functools.partial(F.scaled_dot_product_attention, scale=scale, **grouped)
+        self.attending = {"scale": scale, "enable_gqa": config.heads != config.kv_heads}
 
     def _cast(self, weight: Tensor) -> Tensor:
         return weight.detach().to(self.dtype)
@@ -167,10 +166,18 @@ class Decoder:
     def slots(self, rows: int, columns: int) -> KVSlots:
         return KVSlots(self.config, rows, columns, self.dtype, self.device)
 
+    def scores(self, hidden: Tensor) -> Tensor:
+        """(N, C) hidden states -> float32 (N, V) logits before the soft cap, which keeps their order."""
+        return self.head(hidden).float()
+
+    def cap(self, scores: Tensor) -> Tensor:
+        """Scores, or some of them -> logits."""
+        cap = self.config.softcap
+        return scores.div(cap).tanh_().mul_(cap) if cap > 0 else scores
+
     def logits(self, hidden: Tensor) -> Tensor:
-        """(N, C) hidden states -> float32 (N, V) logits, soft-capped."""
-        z, cap = self.head(hidden).float(), self.config.softcap
-        return z.div_(cap).tanh_().mul_(cap) if cap > 0 else z
+        """(N, C) hidden states -> float32 (N, V) logits."""
+        return self.cap(self.scores(hidden))
 
     def hidden(self, spans: Sequence[Span], slots: KVSlots) -> Tensor:
         """Store the spans' keys and values -> (N, C) final normed hidden states, one span after the other."""
@@ -234,11 +241,12 @@ class Decoder:
         k, v = part.stored(window, step.slots)[i]
         mask = part.mask(window, self.device)
         if part.width == 1:
-            return self.attend(q.unsqueeze(2), k, v, attn_mask=mask).reshape(q.size(0), -1)
+            y = F.scaled_dot_product_attention(q.unsqueeze(2), k, v, attn_mask=mask, **self.attending)
+            return y.reshape(q.size(0), -1)
         if self.widens:
             q, k, v = q.float(), k.float(), v.float()
         q = q.view(part.count, part.width, self.heads, -1).transpose(1, 2)
-        y = self.attend(q, k, v, attn_mask=mask, is_causal=mask is None)
+        y = F.scaled_dot_product_attention(q, k, v, mask, is_causal=mask is None, **self.attending)
         return y.transpose(1, 2).reshape(-1, self.heads * self.head_dim).to(self.dtype)
 
 

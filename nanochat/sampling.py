@@ -7,6 +7,8 @@ Run: `pytest tests/test_sampling.py`.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -16,11 +18,18 @@ from nanochat.request import Sampling
 LEAST = 1e-30  # temperature: float32 rounds smaller ones to zero
 
 
-def sample(logits: Tensor, draws: Tensor, sampling: Sampling) -> Tensor:
+def _as_they_are(logits: Tensor) -> Tensor:
+    return logits
+
+
+def sample(
+    logits: Tensor, draws: Tensor, sampling: Sampling, cap: Callable[[Tensor], Tensor] = _as_they_are
+) -> Tensor:
     """(B, V) float32 logits and (B,) uniform `draws` in [0, 1) -> (B,) token ids, by inverting the CDF.
 
     Temperature first, then top-k, then top-p (nucleus sampling, arXiv 1904.09751), then min-p (arXiv
-    2407.01082) among what is left. Draws are at most 1 - 2**-24, the largest that float32 generators give.
+    2407.01082) among what is left. `cap` keeps the order of logits; it is applied to those that count.
+    Draws are at most 1 - 2**-24, the largest that float32 generators give.
     """
     if sampling.temperature == 0:
         return _likeliest(logits)
@@ -28,6 +37,7 @@ def sample(logits: Tensor, draws: Tensor, sampling: Sampling) -> Tensor:
     is_cut = k < logits.size(-1) or sampling.top_p < 1 or sampling.min_p > 0
     if is_cut:
         logits, ids = logits.topk(k)  # descending
+    logits = cap(logits)
     # The maximum goes first, so that a tiny temperature cannot make infinity minus infinity.
     logits = (logits - logits.amax(dim=-1, keepdim=True)) / max(sampling.temperature, LEAST)
     probabilities = logits.softmax(dim=-1)

@@ -203,7 +203,7 @@ class Scripted(Decoder):
         self.calls += 1
         return torch.cat([self.script[span.start : span.end] for span in spans])
 
-    def logits(self, hidden: Tensor) -> Tensor:
+    def scores(self, hidden: Tensor) -> Tensor:
         return nn.functional.one_hot(hidden, 265).float()
 
 
