@@ -8,6 +8,7 @@ import json
 import os
 import pty
 import select
+import signal
 import sys
 import time
 from pathlib import Path
@@ -129,6 +130,9 @@ def test_typed_lines_have_a_private_history(terminal: Terminal, tmp_path: Path) 
     assert "+again" in history.read_text()
 
 
+PROMPT = "\x1b[?2004h"  # "bracketed paste": what prompt_toolkit shows when it reads key by key
+
+
 class Keyboard:
     """A program on a terminal of its own: what it shows, what is typed."""
 
@@ -149,8 +153,13 @@ class Keyboard:
             self.screen += os.read(self._terminal, 65536).decode(errors="replace")
         self._seen = at + len(text)
 
-    def exit_code(self) -> int:
-        return os.waitstatus_to_exitcode(os.waitpid(self._pid, 0)[1])
+    def exit_code(self, seconds: float = 60) -> int:
+        end = time.monotonic() + seconds
+        while (found := os.waitpid(self._pid, os.WNOHANG)) == (0, 0):
+            if time.monotonic() > end:
+                os.kill(self._pid, signal.SIGKILL)
+            time.sleep(0.05)
+        return os.waitstatus_to_exitcode(found[1])
 
 
 @pytest.mark.slow
@@ -172,6 +181,7 @@ def test_a_real_keyboard(tmp_path: Path) -> None:
     keyboard.wait_for("(stopped)")
     keyboard.type("/save " + str(tmp_path / "talk.json") + "\r")
     keyboard.wait_for("saved as ")
+    keyboard.wait_for(PROMPT)  # until then Ctrl-D is the terminal's, not the program's, and comes to nothing
     keyboard.type("\x04")
     assert keyboard.exit_code() == 0
     said = json.loads((tmp_path / "talk.json").read_text())["messages"]
