@@ -49,6 +49,7 @@ def serve(user: User, image: Path) -> str:
     log = Path(said.rpartition("token: ")[2].strip())
     user.wait("the server", lambda: log.is_file() and "ready: http" in log.read_text())
     user.cancel_all()
+    user.wait("its end", lambda: "\nended\n" in log.read_text(), 30)
     return log.read_text()
 
 
