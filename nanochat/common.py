@@ -234,12 +234,14 @@ def peak_rss_mib() -> float:
     return max(resource.getrusage(kind).ru_maxrss for kind in kinds) / unit
 
 
-def has_fast_bfloat16() -> bool:
-    """Whether this CPU multiplies bfloat16 in hardware (AMX, AVX512-BF16); elsewhere it is far slower."""
+def bfloat16_units() -> str | None:
+    """What multiplies bfloat16 in this CPU: "AMX", else "AVX512-BF16", which may be slower than float32's
+    own units (nanochat.probe measures it); None: it is emulated, and far slower."""
     with contextlib.suppress(OSError):
         words = set(Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").split())
-        return bool(words & {"amx_bf16", "avx512_bf16"})
-    return False
+        units = {"amx_bf16": "AMX", "avx512_bf16": "AVX512-BF16"}
+        return next((name for flag, name in units.items() if flag in words), None)
+    return None
 
 
 def _cpu_model() -> str:

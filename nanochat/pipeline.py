@@ -22,7 +22,7 @@ from nanochat.common import (
     EXIT_DONE,
     EXIT_STOPPED,
     base_dir,
-    has_fast_bfloat16,
+    bfloat16_units,
     peak_rss_mib,
     read_json,
     write_json,
@@ -101,20 +101,22 @@ def plan(config: Pipeline) -> list[Step]:
 def describe(config: Pipeline) -> str:
     """What will happen: place, estimate, and each command, as text."""
     root = base_dir(config.base_dir)
-    fast = has_fast_bfloat16()
-    minutes = config.minutes_bfloat16 if fast else config.minutes_float32
     lines = [f"Recipe {config.recipe}, run {config.run or 'named after its depth'}, artifacts in {root}"]
-    if minutes:
-        why = (
-            "this CPU multiplies bfloat16 in hardware" if fast else "float32: this CPU has no bfloat16 units"
-        )
-        lines.append(
-            f"Estimate: {minutes:g} minutes on 2 cores ({why}); {config.disk_mib:,} MiB of disk; no download"
-        )
+    if config.minutes_float32:
+        lines.append(f"Estimate on 2 cores: {_minutes(config)}; {config.disk_mib:,} MiB of disk; no download")
     elif config.hardware:
         lines.append(f"Needs: {config.hardware}")
     lines += [f"{i:2d}. {step.name:<22} {shown(step, config)}" for i, step in enumerate(plan(config), 1)]
     return "\n".join(lines)
+
+
+def _minutes(config: Pipeline) -> str:
+    fast, slow, units = config.minutes_bfloat16, config.minutes_float32, bfloat16_units()
+    if units == "AMX":
+        return f"{fast:g} minutes (bfloat16 by AMX)"
+    if units is None:
+        return f"{slow:g} minutes (float32: this CPU has no bfloat16 units)"
+    return f"{fast:g} to {slow:g} minutes (this CPU has {units}; training measures whether it pays)"
 
 
 def shown(step: Step, config: Pipeline) -> str:

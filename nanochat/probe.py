@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 import torch
 
-from nanochat.common import has_fast_bfloat16
+from nanochat.common import bfloat16_units
 
 TOLERANCE = 1.25  # how much slower than the fastest a larger number of threads may measure
 PROBE_SIZE = 128  # a bf16 product of 1,024 takes 2 s where the CPU only emulates it; one of 128 takes 4 ms
@@ -29,7 +29,7 @@ def pick_dtype(name: str, device: torch.device) -> tuple[torch.dtype, str]:
         )
     if device.type != "cpu":
         return torch.float32, f"default on {device.type}"
-    if not has_fast_bfloat16():
+    if bfloat16_units() is None:
         return torch.float32, "this CPU has neither AMX nor AVX512-BF16"
     gain = bfloat16_gain()
     return (torch.bfloat16 if gain > 1 else torch.float32), f"bfloat16 products measured {gain:.1f}x float32"

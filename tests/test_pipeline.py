@@ -68,13 +68,18 @@ def test_training_on_several_ranks_goes_through_torchrun() -> None:
     )
 
 
-def test_the_plan_says_where_how_long_and_what() -> None:
+@pytest.mark.parametrize(
+    ("units", "minutes"), [("AMX", "3 minutes"), ("AVX512-BF16", "3 to 7 minutes"), (None, "7 minutes")]
+)
+def test_the_plan_says_where_how_long_and_what(
+    units: str | None, minutes: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pipeline, "bfloat16_units", lambda: units)
     said = pipeline.describe(
-        Pipeline(recipe="x", run="r", base_dir="/there", minutes_float32=7, minutes_bfloat16=7)
+        Pipeline(recipe="x", run="r", base_dir="/there", minutes_float32=7, minutes_bfloat16=3)
     )
-    assert (
-        "/there" in said and "7 minutes" in said and "python -m scripts.base_train --preset x --run r" in said
-    )
+    assert "/there" in said and f"Estimate on 2 cores: {minutes} (" in said
+    assert "python -m scripts.base_train --preset x --run r" in said
 
 
 # ----------------------------------------------------------------------------- its steps

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from nanochat import probe
-from nanochat.common import has_fast_bfloat16
+from nanochat.common import bfloat16_units
 
 CPU = torch.device("cpu")
 
@@ -21,7 +21,7 @@ def test_dtype_as_asked(name: str) -> None:
 def test_auto_dtype_is_measured_only_where_the_cpu_has_bfloat16() -> None:
     """A bfloat16 product that the CPU must emulate can take seconds."""
     dtype, why = probe.pick_dtype("auto", CPU)
-    if has_fast_bfloat16():
+    if bfloat16_units():
         ratio = float(why.removeprefix("bfloat16 products measured ").removesuffix("x float32"))
         assert dtype == (torch.bfloat16 if ratio > 1 else torch.float32) or ratio == 1.0
     else:
