@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from nanochat.decoder import Decoder, Span
+from nanochat.kv_slots import KVSlots
 from nanochat.reply import Reply
 from nanochat.request import Sampling, TokenLogprob
 from nanochat.sampling import draws_of, sample
@@ -65,14 +66,13 @@ class Batch:
     """Rows 0 .. len(seats) - 1 are taken; the others may hold what earlier replies left."""
 
     def __init__(
-        self, decoder: Decoder, rows: int, columns: int, *, remember: bool = False, chunk: int = CHUNK
+        self, decoder: Decoder, slots: KVSlots, *, remember: bool = False, chunk: int = CHUNK
     ) -> None:
         """`remember`: keep what replies leave, for prompts that begin alike. `chunk`: prompt ids a step."""
-        self.decoder, self.remember, self.chunk = decoder, remember, chunk
-        self.slots = decoder.slots(rows, columns)
+        self.decoder, self.slots, self.remember, self.chunk = decoder, slots, remember, chunk
         self.seats: list[Seat] = []
         self.steps = 0
-        self._rows = [_Row() for _ in range(rows)]
+        self._rows = [_Row() for _ in range(slots.rows)]
 
     @property
     def is_full(self) -> bool:

@@ -20,6 +20,7 @@ from nanochat.batch import CHUNK, Batch
 from nanochat.common import UsageError
 from nanochat.decoder import Decoder
 from nanochat.kv_cache import KVCache
+from nanochat.kv_slots import KVSlots
 from nanochat.reply import Reply, Rules, Tool
 from nanochat.request import GREEDY, Completion, Request, Sampling
 from nanochat.tokenizer import Tokenizer
@@ -58,10 +59,12 @@ class Engine:
         self.tokenizer = tokenizer
         self.config = model.config
         self.rules = Rules(tokenizer, tool)
+        self._spare: KVSlots | None = None
 
     def batch(self, rows: int, columns: int | None = None, *, remember: bool = False) -> Batch:
         """An empty batch of at most `rows` requests, each of at most `columns` tokens (None: the context)."""
-        return Batch(self.decoder, rows, columns or self.config.context, remember=remember)
+        slots = self.decoder.slots(rows, columns or self.config.context)
+        return Batch(self.decoder, slots, remember=remember)
 
     def reply(self, request: Request, name: str = "the prompt", *, with_text: bool = False) -> Reply:
         """A request's reply, yet to be written. UsageError if its prompt does not suit the model."""
@@ -75,11 +78,24 @@ class Engine:
     def run(self, replies: Sequence[Reply], chunk: int = OFFLINE_CHUNK) -> Iterator[Reply]:
         """Write all replies, together; yields each as it comes on, once a step."""
         columns = max(reply.request.most_tokens(self.config.context) for reply in replies)
-        batch = Batch(self.decoder, len(replies), columns, chunk=chunk)
+        slots = self._take_slots(len(replies), columns)
+        batch = Batch(self.decoder, slots, chunk=chunk)
         for reply in replies:
             batch.join(reply)
-        while batch.seats:
-            yield from batch.step()
+        try:
+            while batch.seats:
+                yield from batch.step()
+        finally:
+            if self.decoder.device.type == "cpu":
+                self._spare = slots
+
+    def _take_slots(self, rows: int, columns: int) -> KVSlots:
+        """Those of the last run if they are large enough: a CPU's system is slow to give pages, and torch,
+        which keeps a GPU's memory for the next tensor, keeps none of the CPU's."""
+        slots, self._spare = self._spare, None
+        if slots is None or slots.rows < rows or slots.columns < columns:
+            slots = self.decoder.slots(rows, columns)
+        return slots
 
     def score(
         self, prompts: Sequence[Sequence[int]], options: Sequence[Sequence[Sequence[int]]]

@@ -61,7 +61,7 @@ def finished(batch: Batch) -> int:
 
 def test_a_prompt_is_read_in_chunks_while_others_write(engine: Engine) -> None:
     short, long = random_prompts([4, 95])
-    batch = Batch(engine.decoder, 2, CONTEXT, chunk=10)
+    batch = Batch(engine.decoder, engine.decoder.slots(2, CONTEXT), chunk=10)
     writer = engine.reply(Request(short, 30, GREEDY, stop=NEVER))
     batch.join(writer)
     batch.step()

@@ -153,6 +153,22 @@ def test_context_full_is_a_length_finish(tokenizer: Tokenizer) -> None:
     assert {reply.finish for reply in replies} == {"length"}
 
 
+def test_a_run_takes_the_memory_of_the_last_one(tokenizer: Tokenizer) -> None:
+    model = random_model()
+    options: dict[str, Any] = {"max_tokens": 6, "temperature": 0, "stop": ()}
+    engine = Engine(model, tokenizer)
+    next(engine.stream(Request(random_prompts([40])[0], 9)))  # broken off
+    engine.generate_batch(random_prompts([30, 44, 8]), **options)
+    assert engine._spare is not None
+    place, shape = engine._spare.store.data_ptr(), engine._spare.store.shape
+    smaller, larger = random_prompts([21, 3]), random_prompts([5, 9, 2, 7])
+    fresh = Engine(model, tokenizer).generate_batch(smaller, **options)
+    assert engine.generate_batch(smaller, **options) == fresh
+    assert engine._spare.store.data_ptr() == place
+    engine.generate_batch(larger, **options)
+    assert engine._spare.store.shape[:2] == (shape[0], 4)
+
+
 # ----------------------------------------------------------------------------- randomness
 
 
