@@ -34,7 +34,7 @@ SHAPES = {
     for name, depth, vocab in (("d4", 4, 8192), ("d12", 12, 32768))
 }  # fmt: skip
 PROMPT_TOKENS, PREFILL_TOKENS = 128, 511
-NEW_TOKENS = {"d4": 48, "d12": 24}  # 64 prompts begin to reply over four steps: of 12 tokens that were a quarter
+NEW_TOKENS = {"d4": 48, "d12": 24}  # the last of 64 prompts begins its reply three steps after the first
 
 Generate = Callable[[Tensor, int], object]  # (B, T) prompts, new tokens
 
