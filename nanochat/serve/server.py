@@ -79,8 +79,8 @@ async def load(pool: Pool, config: ChatWeb) -> None:
     """An engine on each device, all at once; opens the pool, unless one fails or the server ends."""
 
     order = Load(
-        str(base_dir(config.base_dir)), config.source, run_of(config), config.device, 0, config.dtype,
-        config.threads, config.slots, config.waiting, config.tools,
+        str(base_dir(config.base_dir)), config.source, run_of(config), config.device, 0, config.workers or 1,
+        config.dtype, config.threads, config.slots, config.waiting, config.tools,
     )  # fmt: skip
 
     async def more(index: int) -> None:
@@ -103,5 +103,6 @@ async def load(pool: Pool, config: ChatWeb) -> None:
         link.name = f"{facts.device}/{index}"
     model = model_of(config, engines)
     for facts in engines:
-        print0(f"{model.id} on {facts.device}, {facts.dtype}, {facts.seconds:.1f} s")
+        threads = f"{facts.threads} thread{'s' * (facts.threads > 1)}"
+        print0(f"{model.id} on {facts.device}, {facts.dtype}, {threads}, loaded in {facts.seconds:.1f} s")
     pool.open(model)

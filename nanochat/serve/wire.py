@@ -44,8 +44,9 @@ class Load(Message):
     run: str
     device: str
     index: int  # of the engine; they take the devices in turn
+    engines: int  # that start together, as far as known; on a CPU they share its cores
     dtype: str
-    threads: int | None
+    threads: int | None  # of this engine; None: its share of the cores
     slots: int
     waiting: int
     tools: str
@@ -96,6 +97,7 @@ class Ready(Message):
 
     device: str
     dtype: str
+    threads: int
     seconds: float  # that it took
     context: int
     vocab_size: int

@@ -99,7 +99,8 @@ def load(order: wire.Load, connection: socket.socket) -> tuple[Worker, wire.Read
     from nanochat.probe import pick_dtype, pick_threads
 
     start = time.perf_counter()
-    torch.set_num_threads(pick_threads(order.threads))
+    threads = pick_threads(order.threads) // (order.engines if order.threads is None else 1)
+    torch.set_num_threads(max(1, threads))
     device, count = pick_device(order.device), 1
     if device.type == "cuda":
         count = torch.cuda.device_count()
@@ -114,8 +115,9 @@ def load(order: wire.Load, connection: socket.socket) -> tuple[Worker, wire.Read
     gc.collect()
     gc.freeze()  # torch's objects live for ever; a look through them stops all for 0.1 s
     facts = wire.Ready(
-        str(device), str(dtype), time.perf_counter() - start, model.config.context, model.config.vocab_size,
-        str(resolve(root, state["tok_dir"])), tokenizer.hash, order.waiting, worker.scheduler.stats(),
+        str(device), str(dtype), torch.get_num_threads(), time.perf_counter() - start,
+        model.config.context, model.config.vocab_size, str(resolve(root, state["tok_dir"])), tokenizer.hash,
+        order.waiting, worker.scheduler.stats(),
     )  # fmt: skip
     return worker, facts
 

@@ -74,7 +74,7 @@ class Served:
         await asyncio.to_thread(self.opening.wait)
         for index, (worker, link) in enumerate(zip(self.workers, pool.links, strict=True)):
             config, stats = self.engine.config, worker.scheduler.stats()
-            said = ("cpu", "", 0.0, config.context, config.vocab_size, "", "", self.waiting, stats)
+            said = ("cpu", "", 1, 0.0, config.context, config.vocab_size, "", "", self.waiting, stats)
             worker.connection.sendall(wire.encode(wire.Ready(*said)))
             await link.ready
             link.name = f"cpu/{index}"

@@ -24,13 +24,13 @@ SCORE = TokenLogprob(7, -0.25, [(7, -0.25), (8, -1e-300)])
 LEAST = TokenLogprob(9, -math.inf, [(9, -math.inf), (1, -2.0)])
 LAST = Event([1], "\U0001f600", [SCORE], [LEAST, SCORE], "stop", Usage(5, 1, 3))
 MESSAGES: list[wire.Message] = [
-    wire.Load("/base", "sft", "d4", "auto", 3, "auto", None, 16, 256, "calculator"),
+    wire.Load("/base", "sft", "d4", "auto", 3, 4, "auto", None, 16, 256, "calculator"),
     wire.Submission(0, Request([0, 1], 5)),
     wire.Submission(1, Request((0,) * 3, 0, Sampling(0.7, 5, 0.9, 0.1), 2**31, 4, frozenset((3, 1)),
                                ("a\ud800", "\0"), 20, 2)),
     wire.Cancellation(1),
     wire.Devices(8),
-    wire.Ready("cuda:1", "torch.bfloat16", 1.5, 2048, 65536, "/base/tok", "f00", 256, STATS),
+    wire.Ready("cuda:1", "torch.bfloat16", 8, 1.5, 2048, 65536, "/base/tok", "f00", 256, STATS),
     wire.Failure(2, "error: no checkpoint in /base"),
     wire.News([], STATS),
     wire.News([(0, LAST), (2**40, Event([1, 2], "ab")), (1, Event([], "", error="it broke"))], STATS),
