@@ -1,6 +1,6 @@
 /**
  * Markdown as DOM nodes, also while it is still being written: closed blocks stay as they are, only the last one is
- * made anew. Headings, paragraphs, lists, quotes, code with a copy button, tables, rules; no HTML, no images.
+ * made anew, or two where the last one may yet turn out to go on with the one before. Headings, paragraphs, lists, quotes, code with a copy button, tables, rules; no HTML, no images.
  */
 
 import { copy, el, iconButton } from "./dom.js";
@@ -20,7 +20,7 @@ export class Markdown {
   /** @param {HTMLElement} place whose children are ours */
   constructor(place) {
     this.place = place;
-    this.open = ""; // source of the block that is not closed yet
+    this.open = ""; // source of the blocks that are not closed yet
     /** @type {Node[]} */
     this.openNodes = [];
   }
@@ -31,11 +31,10 @@ export class Markdown {
     const lines = this.open.split("\n");
     const found = blocks(lines);
     for (const node of this.openNodes) this.place.removeChild(node);
-    for (const block of found.slice(0, -1)) this.place.append(render(block, 0));
-    const last = found[found.length - 1];
-    this.openNodes = last ? [render(last, 0)] : [];
-    this.place.append(...this.openNodes);
-    if (last) this.open = lines.slice(last.start).join("\n");
+    const open = found.splice(-openBlocks(found));
+    this.openNodes = open.map((block) => render(block, 0));
+    this.place.append(...found.map((block) => render(block, 0)), ...this.openNodes);
+    if (open.length) this.open = lines.slice(open[0].start).join("\n");
   }
 }
 
@@ -44,6 +43,12 @@ export function markdown(text) {
   const place = el("div", { class: "prose" });
   new Markdown(place).push(text);
   return place;
+}
+
+/** How many blocks may still change: a line that begins a list, a rule or a table may be text when it is whole. @param {Block[]} found */
+function openBlocks(found) {
+  const [before, last] = found.slice(-2);
+  return last?.lines.length <= 2 && ["paragraph", "list"].includes(before.kind) ? 2 : 1;
 }
 
 /** @param {string[]} lines @returns {Block[]} */
@@ -177,7 +182,7 @@ function table(lines) {
 
 /** The line below a table's head. @param {string} line */
 function isDelimiters(line) {
-  return line.includes("-") && cells(line).every((cell) => /^:?-+:?$/.test(cell));
+  return line.includes("|") && line.includes("-") && cells(line).every((cell) => /^:?-+:?$/.test(cell));
 }
 
 /** @param {string} line @returns {string[]} */

@@ -19,6 +19,24 @@ MARKDOWN = """async ([text, size]) => {
   const place = document.createElement('div'), grows = new Markdown(place);
   for (let at = 0; at < text.length; at += size) grows.push(text.slice(at, at + size));
   return [...place.children].map((node) => node.outerHTML).join('') }"""
+FUZZ = """async ([texts, seed]) => {
+  const {Markdown} = await import('/ui/markdown.js');
+  const drawn = (text, size) => {
+    const place = document.createElement('div'), grows = new Markdown(place);
+    for (let at = 0; at < text.length; at += size) grows.push(text.slice(at, at + size));
+    return place.innerHTML;
+  };
+  const ends = ['\\n', '\\n', '\\n\\n', ' ', '  ', ':', '.'];
+  const parts = ['a', 'b c', '|', '-', '*', '**', '1', '#', '>', '`', '```', ...ends];
+  for (let n = 0, state = seed; n < texts; n += 1) {
+    let text = '';
+    for (let length = 2 + n % 14; length; length -= 1) {
+      state = (state * 1103515245 + 12345) % 2147483648;
+      text += parts[Math.floor(state / 65536) % parts.length];
+    }
+    if (drawn(text, 1) !== drawn(text, text.length)) return text;
+  }
+  return null }"""
 TIMED = """async (text) => {
   const {markdown} = await import('/ui/markdown.js'), start = performance.now();
   markdown(text);
@@ -30,6 +48,9 @@ CASES = {
     "1. a\n2. b\n   - c": '<ol start="1"><li>a</li><li>b<ul><li>c</li></ul></li></ol>',
     "> q\n\n---": "<blockquote><p>q</p></blockquote><hr>",
     "2 * 3 * 4 and **open": "<p>2 * 3 * 4 and **open</p>",
+    "P(A|B) is:\n- item": "<p>P(A|B) is:</p><ul><li>item</li></ul>",
+    "Yes | No\n---": "<p>Yes | No</p><hr>",
+    "text\n**bold**\n-5": "<p>text<br><strong>bold</strong><br>-5</p>",
     "<b>x</b> [a](javascript:x)": "<p>&lt;b&gt;x&lt;/b&gt; [a](javascript:x)</p>",
 }
 
@@ -48,6 +69,11 @@ def test_markdown_is_the_same_in_pieces(open_page: Any, scripted: Scripted, size
     page = open_page(scripted.url)
     for text, wanted in CASES.items():
         assert page.evaluate(MARKDOWN, [text, size]) == wanted, text
+
+
+def test_any_markdown_is_the_same_letter_by_letter(open_page: Any, scripted: Scripted) -> None:
+    """And none throws, which would freeze a reply, or the page that holds it."""
+    assert open_page(scripted.url).evaluate(FUZZ, [20_000, 7]) is None
 
 
 def test_hostile_markdown_takes_no_time(open_page: Any, scripted: Scripted) -> None:
