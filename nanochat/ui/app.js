@@ -50,7 +50,7 @@ export class App {
     }
     if (this.talk.runs.has(this.conversation.id)) return false;
     this.thread.follows = true;
-    this.talk.reply(tree.add(this.conversation, "user", this.conversation.leaf, text));
+    this.talk.reply(tree.add(this.conversation, "user", tree.answered(this.conversation), text));
     return true;
   }
 

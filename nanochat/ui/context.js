@@ -28,8 +28,12 @@ export class Window {
     const before = this.messages.filter(({ facts }) => facts?.used).pop();
     if (before) this.learn(before);
     this.fit();
-    /** Whether to ask for `wanted` tokens at most; else the reply gets what the prompt leaves. */
-    this.isCapped = wanted !== null && this.estimate() + wanted <= context;
+  }
+
+  /** Tokens to ask for at most: those that are wanted, or what the prompt leaves of them; undefined = no limit. */
+  get cap() {
+    if (this.wanted === null || !this.context) return this.wanted ?? undefined;
+    return Math.max(1, Math.min(this.wanted, Math.floor(this.context - this.estimate())));
   }
 
   /** Tokens of what is to be read, about. */
@@ -83,16 +87,15 @@ export class Window {
 
   /** The server found it too long: drop what must go, or ask for a shorter reply. @param {ApiError} error */
   shrink(error) {
+    const { cap } = this;
     this.context = error.context_length || this.context;
     if (error.prompt_tokens) this.ratio *= Math.max(error.prompt_tokens / this.estimate(), 1e-3);
     const left = this.context - error.prompt_tokens;
-    if (left >= this.room && this.isCapped) {
-      this.isCapped = false;
-    } else if (this.drop()) {
+    const isShorter = this.cap !== cap; // now that the server has counted
+    if (left >= this.room && isShorter) return;
+    if (this.drop()) {
       this.fit();
-    } else if (left > 0 && this.isCapped) {
-      this.isCapped = false;
-    } else {
+    } else if (left <= 0 || !isShorter) {
       const what = this.system ? "Your message and the system prompt have" : "Your message has";
       throw new ApiError(
         "context",

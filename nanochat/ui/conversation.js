@@ -45,6 +45,12 @@ export function remove(it, message) {
   if (it.leaf === message.id) it.leaf = message.parent;
 }
 
+/** What a new question follows: the last reply. A question that got none becomes another version of it. @param {Conversation} it */
+export function answered(it) {
+  const last = it.messages[it.leaf ?? ""];
+  return last?.role === "user" ? last.parent : it.leaf;
+}
+
 /** The messages of the branch that is shown, oldest first. @param {Conversation} it @returns {Message[]} */
 export function branch(it) {
   const found = [];
@@ -59,8 +65,9 @@ export function versions(it, message) {
   );
 }
 
-/** Show the branch that goes through a message, down to its newest end. @param {Conversation} it @param {string} id */
+/** Show the branch that goes through a message, down to its newest end; nothing if it is gone. @param {Conversation} it @param {string} id */
 export function show(it, id) {
+  if (!it.messages[id]) return;
   it.leaf = id;
   const all = Object.values(it.messages);
   for (let child; (child = all.filter((message) => message.parent === it.leaf).pop());) it.leaf = child.id;

@@ -73,14 +73,11 @@ export class MessageView {
     const copyButton = iconButton("copy", "Copy message", (event) =>
       copy(textOf(message), /** @type {HTMLElement} */ (event.currentTarget)),
     );
-    const change = isUser
-      ? iconButton("edit", "Edit message", () => this.edit())
-      : iconButton("again", "Ask again", () => actions.again(message));
-    this.foot.replaceChildren(
-      ...[ended && el("span", { class: "ended" }, ended), this.versions(), copyButton, change].filter(
-        Boolean,
-      ),
-    );
+    const edit = isUser && iconButton("edit", "Edit message", () => this.edit());
+    const isUnanswered = isUser && this.conversation.leaf === message.id;
+    const again = (!isUser || isUnanswered) && iconButton("again", "Ask again", () => actions.again(message));
+    const told = ended && el("span", { class: "ended" }, ended);
+    this.foot.replaceChildren(...[told, this.versions(), copyButton, edit, again].filter(Boolean));
   }
 
   /** `‹ 2 / 3 ›`, if the message was edited or the question asked again. */

@@ -49,9 +49,8 @@ export class Run {
   async ask(onPiece) {
     for (;;) {
       this.facts.from = this.window.from;
-      const { max_tokens, ...sampling } = this.sampling;
-      const cap = this.window.isCapped ? { max_tokens } : {};
-      const body = { model: this.model.id, messages: this.window.request(), ...sampling, ...cap };
+      const sampling = { ...this.sampling, max_tokens: this.window.cap }; // JSON leaves out what is undefined
+      const body = { model: this.model.id, messages: this.window.request(), ...sampling };
       try {
         for await (const piece of chat(body, this.control.signal)) {
           this.take(piece);

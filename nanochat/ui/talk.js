@@ -127,8 +127,8 @@ export class Talk {
   /** Send another version of a message; the earlier one stays, with all that followed it. @param {Message} message @param {string} text */
   async edit(message, text) {
     const { conversation } = this.app;
-    const before = conversation.leaf;
     await this.stop(conversation);
+    const before = conversation.leaf; // a reply that had not begun is gone by now
     if (conversation !== this.app.conversation) return;
     toast(
       "Sent as a new version. The earlier one is kept.",
@@ -137,11 +137,11 @@ export class Talk {
     await this.reply(tree.add(conversation, "user", message.parent, text));
   }
 
-  /** Another answer to the same question. @param {Message} message */
+  /** Another answer to the same question. @param {Message} message the answer, or a question that got none */
   async again(message) {
     const { conversation } = this.app;
     await this.stop(conversation);
-    const question = conversation.messages[message.parent ?? ""];
+    const question = message.role === "user" ? message : conversation.messages[message.parent ?? ""];
     if (question && conversation === this.app.conversation) await this.reply(question);
   }
 }

@@ -12,8 +12,14 @@ export function askForToken(isWrong) {
       "That token is not the server's. It is in the file that the server named when it started.";
   return new Promise((resolve) => {
     const done = (/** @type {boolean} */ given) => {
-      if (given) keepToken(field.value.trim());
+      const token = field.value.trim();
       field.value = "";
+      if (given && !/^[\x21-\x7e]+$/.test(token)) {
+        byId("token-why").textContent =
+          "That holds a character that no token has, perhaps one that cannot be seen. Copy it anew.";
+        return;
+      }
+      if (given) keepToken(token);
       dialog.close();
       resolve(given);
     };

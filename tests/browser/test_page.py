@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -125,6 +126,55 @@ def test_a_broken_connection_keeps_what_came_and_offers_a_retry(open_page: Any, 
     proxy.close()
 
 
+def test_a_question_without_a_reply_is_asked_again_or_gives_way(open_page: Any, scripted: Scripted) -> None:
+    fault = (500, {}, {"error": {"message": "Not now."}})
+    scripted.answer = lambda body: fault if len(scripted.bodies) <= 2 else (200, {}, [{"content": "Here."}])
+    page = open_page(scripted.url)
+    for n, text in enumerate(("First", "Second"), 1):
+        ask(page, text)
+        page.wait_for_selector(f".message.user:has-text('{text}')")
+        until(page, "() => document.querySelector('#stop').hidden && document.querySelector('.notice')")
+        assert len(scripted.bodies) == n
+    page.reload()
+    page.click(".message.user [aria-label='Ask again']")
+    answered(page, 1)
+    said = [[message["content"] for message in body["messages"]] for body in scripted.bodies]
+    assert said == [["First"], ["Second"], ["Second"]]
+    assert page.locator(".message.user [aria-label='Ask again']").count() == 0
+    page.click(".message.user [aria-label='Earlier version']")
+    page.wait_for_selector(".message.user:has-text('First')")
+
+
+def test_an_edit_before_the_first_word_can_be_undone(open_page: Any, scripted: Scripted) -> None:
+    held = threading.Event()
+    scripted.answer = lambda body: (200, {}, [{"content": "Here."}] * held.wait(30))
+    page = open_page(scripted.url)
+    ask(page, "First")
+    page.wait_for_selector(".message.assistant")
+    page.click(".message.user [aria-label='Edit message']")
+    page.fill(".editing textarea", "Second")
+    page.keyboard.press("Enter")
+    page.wait_for_selector(".message.user:has-text('Second')")
+    held.set()
+    answered(page, 1)
+    page.click(".toast button")
+    page.wait_for_selector(".message.user:has-text('First')")
+    page.reload()
+    page.wait_for_selector(".message.user:has-text('First')")
+
+
+def test_the_wanted_length_is_asked_for_as_far_as_there_is_room(open_page: Any, scripted: Scripted) -> None:
+    page = open_page(scripted.url)
+    ready(page)
+    limit(page, 3000)
+    for letters in (10, 6000):
+        page.click("#new")
+        ask(page, "x" * letters)
+        answered(page, 1)
+    short, long = (body["max_tokens"] for body in scripted.bodies)
+    assert short == 3000 and 2000 < long < 4096 - 0.3 * 6000
+
+
 def test_a_busy_server_is_tried_again(open_page: Any, scripted: Scripted, shoot: Shoot) -> None:
     busy = (429, {"Retry-After": "1"}, {"error": {"message": "All slots are taken.", "code": "queue_full"}})
     scripted.answer = lambda body: busy if len(scripted.bodies) == 1 else (200, {}, [{"content": "Here."}])
@@ -154,6 +204,9 @@ def test_the_token_is_asked_for_and_kept_for_the_tab(
         page = open_page(private.url)
         page.wait_for_selector("#token[open]")
         shoot(page, "token")
+        page.fill("#token-input", f"{token}\u200b")
+        page.keyboard.press("Enter")
+        page.wait_for_selector("#token[open] >> text=cannot be seen")
         page.keyboard.type("wrong")
         page.keyboard.press("Enter")
         page.wait_for_selector("#token[open] >> text=not the server's")
