@@ -227,6 +227,7 @@ class Scheduler:
                 self._changed.wait()
             gone = [h for h in (*self._waiting, *self._running.values()) if h.is_cancelled]
             self._waiting = deque(h for h in self._waiting if not h.is_cancelled)
+            is_open = self._is_open  # with `gone`: who closes later is heard next time, and all are told
         for handle in gone:
             if handle.seat is not None:
                 self._batch.leave(handle.seat)
@@ -239,7 +240,6 @@ class Scheduler:
                 handle.seat = self._batch.join(handle.reply)
                 self._running[id(handle.reply)] = handle
                 self._reserved += handle.cost
-            is_open = self._is_open
         if gone or joined:
             self._report()
         return is_open

@@ -148,6 +148,25 @@ def test_closing_ends_everything(engine: Engine) -> None:
         scheduler.submit(Request([1], 1))
 
 
+def test_who_closes_between_two_steps_leaves_nobody_waiting(engine: Engine) -> None:
+    """`close` comes while the engine's thread tells another request that it was cancelled."""
+    closers: list[threading.Thread] = []
+
+    def close(_: Event) -> None:
+        closers.append(threading.Thread(target=one.close))
+        closers[0].start()
+        while one._is_open:
+            time.sleep(0.001)
+
+    one, request = Scheduler(engine, slots=1), Request([1], 150, GREEDY, stop=NEVER)
+    running = one.submit(request)
+    with one._changed:
+        gone, left = one.submit(request, close), one.submit(request)
+        one.cancel(gone)
+    assert [collected(handle)[2].finish for handle in (running, left)] == ["cancelled"] * 2
+    closers[0].join()
+
+
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_a_fault_of_the_engine_reaches_every_client(
     scheduler: Scheduler, monkeypatch: pytest.MonkeyPatch
