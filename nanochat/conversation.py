@@ -12,6 +12,7 @@ import itertools
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
+from nanochat.common import UsageError
 from nanochat.tokenizer import PART_MARKERS, SPECIAL_TOKENS, StreamDecoder, Tokenizer
 
 
@@ -87,8 +88,16 @@ class Conversation:
         """Ids that ask for the next reply, with `room` tokens left for it if dropping old turns can do that.
 
         Turns that are dropped are gone. `room` is at most half the context, or a talk would have no memory.
+        UsageError, and nothing is dropped, if the question does not fit even alone.
         """
         room = min(room, self.context // 2)
+        alone = 1 + len(self._question(question, is_first=True))
+        if alone >= self.context:
+            more = " with the system prompt" if self.system else ""
+            raise UsageError(
+                f"the message has {alone} tokens{more}, and the model reads {self.context}, "
+                "its reply included; shorten it"
+            )
         while True:
             ids = [self.tokenizer.bos_id, *itertools.chain(*self._rendered())]
             ids += self._question(question, is_first=not self.turns)

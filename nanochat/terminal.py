@@ -68,14 +68,14 @@ class Terminal:
 
     def show(self, question: str, *, is_typed: bool = False) -> None:
         """Print a reply as it comes; on a terminal also what a tool was asked and answered."""
-        before = self.talk.forgotten
+        before, is_shown = self.talk.forgotten, is_typed or sys.stdout.isatty()
         prompt = self.talk.prompt(question, self.max_tokens)
         if gone := self.talk.forgotten - before:
             note(f"the context is full: forgot the oldest {gone} turn{'s' * (gone > 1)}", is_typed)
         with contextlib.closing(self.reply(question, prompt)) as pieces:
             for kind, text in pieces:
                 if kind == "text":
-                    print(printable(text) if is_typed else text, end="", flush=True)
+                    print(printable(text) if is_shown else text, end="", flush=True)
                 elif is_typed:
                     sign = "= " if kind == "python_output" else ""
                     print(f"{DIM}[{sign}{printable(text)}]{PLAIN}", end="", flush=True)
@@ -112,15 +112,17 @@ class Terminal:
         return f"a new conversation {'with' if argument else 'without'} a system prompt"
 
     def _save(self, argument: str) -> str:
-        path = Path(argument or f"chat-{time.strftime('%Y%m%d-%H%M%S')}.json").expanduser()
+        path = Path(argument or f"chat-{time.strftime('%Y%m%d-%H%M%S')}.json")
         if not self.talk.turns:
             raise UsageError("/save: nothing was said yet")
-        if path.exists():
-            raise UsageError(f"/save: {path} exists already; give another name")
         try:
+            path = path.expanduser()
+            if path.exists():
+                raise UsageError(f"/save: {path} exists already; give another name")
             write_json(path, {"messages": self.talk.messages()})
-        except OSError as error:
-            raise UsageError(f"/save: {path} cannot be written: {error.strerror}") from error
+        except (OSError, RuntimeError) as error:  # expanduser's, where there is no such user
+            why = getattr(error, "strerror", None) or error
+            raise UsageError(f"/save: {path} cannot be written: {why}") from error
         return f"saved as {path}"
 
     def _quit(self, _: str) -> str:

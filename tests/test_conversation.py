@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from nanochat.common import UsageError
 from nanochat.conversation import Conversation, Part, Turn, parts
 from nanochat.tokenizer import Tokenizer
 
@@ -38,12 +39,22 @@ def test_the_oldest_turns_go_and_the_system_prompt_stays(tokenizer: Tokenizer) -
     assert talk.turns[0].question == f"question {talk.forgotten}"
 
 
-def test_a_question_that_fills_the_context_is_alone(tokenizer: Tokenizer) -> None:
-    talk = Conversation(tokenizer, 96)
+def test_a_question_that_cannot_fit_costs_no_turn(tokenizer: Tokenizer) -> None:
+    talk = Conversation(tokenizer, 96, system="S")
     talk.add("Hi", [65])
-    assert len(talk.prompt("x" * 200, 10)) > 200  # the engine refuses it by its length
-    assert talk.turns == []
-    assert talk.forgotten == 1
+    with pytest.raises(UsageError, match=r"has 2\d\d tokens with the system prompt, and the model reads 96"):
+        talk.prompt("x" * 200, 10)
+    assert len(talk.turns) == 1 and talk.forgotten == 0
+    longest = next(n for n in range(96, 0, -1) if fits(talk, "x" * n))
+    assert len(talk.prompt("x" * longest, 10)) == 95 and talk.turns == []  # alone, with room for one token
+
+
+def fits(talk: Conversation, question: str) -> bool:
+    try:
+        Conversation(talk.tokenizer, talk.context, talk.system).prompt(question, 1)
+    except UsageError:
+        return False
+    return True
 
 
 def test_room_is_at_most_half_the_context(tokenizer: Tokenizer) -> None:

@@ -22,6 +22,7 @@ from prompt_toolkit.output import DummyOutput
 
 from nanochat.common import UsageError
 from nanochat.config import GPTConfig
+from nanochat.conversation import Part
 from nanochat.engine import Engine
 from nanochat.gpt import GPT
 from nanochat.request import Sampling
@@ -46,10 +47,12 @@ def shown(terminal: Terminal, lines: str, capsys: pytest.CaptureFixture[str]) ->
 
 
 def test_a_pipe_is_a_conversation(terminal: Terminal, capsys: pytest.CaptureFixture[str]) -> None:
-    out, err = shown(terminal, f"Hi\n\n{'x' * CONTEXT}\nWhy?\n/quit\nnever\n", capsys)
-    assert "leaves no room for a reply" in err
-    assert "forgot the oldest 1 turn\n" in err
-    assert [turn.question for turn in terminal.talk.turns] == ["Why?"]
+    long = "y" * (CONTEXT - 20)
+    out, err = shown(terminal, f"Hi\n\n{'x' * CONTEXT}\nWhy?\n{long}\n/quit\nnever\n", capsys)
+    refused, forgot = err.splitlines()
+    assert "and the model reads 96, its reply included" in refused
+    assert forgot == "the context is full: forgot the oldest 2 turns"  # also "Hi": what was refused cost nothing
+    assert [turn.question for turn in terminal.talk.turns] == [long]
     reply = terminal.engine.tokenizer.decode(list(terminal.engine.visible(terminal.talk.turns[0].reply)))
     assert out.endswith(reply + "\n")
 
@@ -112,13 +115,27 @@ def test_nothing_is_overwritten(terminal: Terminal, tmp_path: Path) -> None:
     taken.write_text("mine")
     with pytest.raises(UsageError, match="exists already"):
         terminal.obey(f"/save {taken}")
-    with pytest.raises(UsageError, match="cannot be written"):
-        terminal.obey(f"/save {taken}/deeper.json")
+    for name in (f"{taken}/deeper.json", "~nobody-here/x.json", "x" * 300):
+        with pytest.raises(UsageError, match="cannot be written"):
+            terminal.obey(f"/save {name}")
     assert taken.read_text() == "mine"
 
 
 def test_the_terminal_is_not_steered_by_the_model() -> None:
     assert printable("a\x1b[2Jb\x07\x9bc\n\té🙂") == "a\ufffd[2Jb\ufffd\ufffdc\n\té🙂"
+
+
+def test_one_question_on_a_terminal_does_not_steer_it_either(
+    terminal: Terminal, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`-p`: the reply goes as it is into a pipe, without its steering characters to a screen."""
+    said = iter([Part("text", "a\x1b[2Jb")] * 2)
+    monkeypatch.setattr(terminal, "reply", lambda *_: (part for part in [next(said)]))
+    terminal.show("Hi")
+    assert capsys.readouterr().out == "a\x1b[2Jb\n"
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    terminal.show("Hi")
+    assert capsys.readouterr().out == "a\ufffd[2Jb\n"
 
 
 def test_typed_lines_have_a_private_history(terminal: Terminal, tmp_path: Path) -> None:
