@@ -27,6 +27,7 @@ def requests(body: ChatBody, model: Model) -> list[Request]:
     if body.top_logprobs is not None and not body.logprobs:
         raise APIError(400, "top_logprobs needs logprobs: true", "invalid_value", param="top_logprobs")
     require_room(model, len(prompt), tokens, "messages", asked is not None)
+    require_number(model, body.n or 1, "n")
     sampling, seed = body.sampling(model.sampling), seed_of(body)
     return [
         Request(prompt, tokens, sampling, seed, sample, body.ends, body.stops, logprobs)
@@ -36,6 +37,13 @@ def requests(body: ChatBody, model: Model) -> list[Request]:
 
 def seed_of(body: Sampled) -> int:
     return secrets.randbelow(1 << 31) if body.seed is None else body.seed
+
+
+def require_number(model: Model, replies: int, param: str) -> None:
+    """APIError 400 if the server never has room for so many replies at once."""
+    if replies > (most := model.most_requests):
+        message = f"{replies} replies at once are more than {most}; ask for fewer"
+        raise APIError(400, message, "too_many_replies", param=param)
 
 
 def require_room(model: Model, prompt: int, tokens: int, param: str, was_asked: bool) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 from nanochat.calculator import calculate
 from nanochat.common import UsageError
 from nanochat.config_serve import ChatWeb
-from nanochat.execution import SandboxError, run_python
+from nanochat.execution import SandboxError, SandboxUnavailable, run_python
 from nanochat.reply import Rules
 from nanochat.request import Sampling
 from nanochat.serve.wire import Ready
@@ -38,7 +38,7 @@ class Tools:
             return result
         try:
             run = run_python(call, seconds=PYTHON_S, memory_mib=PYTHON_MIB)
-        except SandboxError:
+        except (SandboxError, SandboxUnavailable, OSError):  # say, a full /tmp: the replies go on without
             return None
         text = (
             run.stdout if run.ok else f"{run.stdout}{run.stderr.strip().rpartition(chr(10))[2] or run.status}"

@@ -33,7 +33,7 @@ class Open(BaseModel):
 
 
 class StreamOptions(Open):
-    include_usage: bool = False
+    include_usage: bool | None = False
 
 
 class Sampled(Open):

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from nanochat.request import Request, Sampling
-from nanochat.serve.chat import require_room, seed_of
+from nanochat.serve.chat import require_number, require_room, seed_of
 from nanochat.serve.errors import APIError
 from nanochat.serve.follow import Follower, Piece, Token
 from nanochat.serve.model import Model
@@ -27,11 +27,7 @@ def requests(body: TextBody, model: Model) -> list[Request]:
     prompts = prompts_of(body, model)
     if body.max_tokens == 0 and not body.echo:
         raise APIError(400, "max_tokens 0 needs echo: true", "invalid_value", param="max_tokens")
-    if len(prompts) * (body.n or 1) > model.most_requests:
-        message = (
-            f"{len(prompts)} prompts x n {body.n} are more than {model.most_requests}; send fewer at once"
-        )
-        raise APIError(400, message, "too_many_prompts", param="prompt")
+    require_number(model, len(prompts) * (body.n or 1), "prompt")
     scored = 1 if body.echo and (body.logprobs is not None or body.max_tokens == 0) else None
     sampling, seed = body.sampling(PLAIN), seed_of(body)
     # Harnesses cut off the last max_tokens scores: if a reply ended early, they would cut the prompt's own.

@@ -295,6 +295,15 @@ def test_while_the_model_loads(engine: Engine) -> None:
         assert "nanochat_ready 0" in one.http.get("/metrics").text
 
 
+def test_more_replies_than_there_can_be_room_for_are_refused_for_good(engine: Engine) -> None:
+    with served(engine, slots=2, waiting=3) as one:
+        for path, body in (("chat/completions", chat_of("a", n=6)), ("completions", {"prompt": "a", "n": 6})):
+            answer = one.post(f"/v1/{path}", {"model": one.model.id} | body)
+            assert (answer.status_code, error(answer)["code"]) == (400, "too_many_replies")
+            assert "6 replies at once are more than 3" in error(answer)["message"]
+        assert one.pool.stats()[0][1].submitted == 0
+
+
 @pytest.mark.slow
 def test_requests_go_where_there_is_least_to_do(engine: Engine) -> None:
     with served(engine, workers=3) as one:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -150,6 +152,13 @@ def test_python_runs_if_it_was_asked_for(tokenizer: Tokenizer) -> None:
         assert one.http.get("/v1/models/toy").json()["tools"] == ["calculator", "python"]
     use = {"name": "python", "input": PROGRAM, "output": "1337", "at": 6}
     assert (message["content"], message["tool_uses"]) == ("it is !", [use])
+
+
+def test_a_machine_that_cannot_run_it_costs_the_call_alone(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "gone"))
+    assert PYTHON(PROGRAM) is None and PYTHON("1+1") == "2"
 
 
 @pytest.mark.usefixtures("one_thread")
