@@ -51,7 +51,7 @@ def test_a_pipe_is_a_conversation(terminal: Terminal, capsys: pytest.CaptureFixt
     out, err = shown(terminal, f"Hi\n\n{'x' * CONTEXT}\nWhy?\n{long}\n/quit\nnever\n", capsys)
     refused, forgot = err.splitlines()
     assert "and the model reads 96, its reply included" in refused
-    assert forgot == "the context is full: forgot the oldest 2 turns"  # also "Hi": what was refused cost nothing
+    assert forgot == "the context is full: forgot the oldest 2 turns"  # what was refused cost none
     assert [turn.question for turn in terminal.talk.turns] == [long]
     reply = terminal.engine.tokenizer.decode(list(terminal.engine.visible(terminal.talk.turns[0].reply)))
     assert out.endswith(reply + "\n")
