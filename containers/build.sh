@@ -126,7 +126,7 @@ facts() {
   ARGS=("TORCH_VARIANT=$VARIANT" "TORCH=$(sed -n 's/^torch==//p' "$lock")" "CUDA=$cuda" "LOCK_SHA256=$(sha256 <"$lock")"
     "REVISION=$revision" "VERSION=$(sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)" "BASE_DIGEST=$BASE_DIGEST"
     "CREATED=$(TZ=UTC git log -1 --date=format-local:%Y-%m-%dT%H:%M:%SZ --format=%cd 2>/dev/null || echo 1970-01-01T00:00:00Z)"
-    "SOURCE_DATE_EPOCH=$EPOCH")
+    "EPOCH=$EPOCH")
 }
 
 # --------------------------------------------------------------- docker, podman, buildah
@@ -135,10 +135,11 @@ check_base() { # a registry that cannot be reached is said at once, and not in a
   local image
   [ -z "$PRINT" ] || return 0
   for image in "$BASE" "$BUILDER"; do
-    "$ENGINE" inspect ${1:+"$1"} "$image" >/dev/null 2>&1 || "$ENGINE" pull "$image" >/dev/null ||
+    "$ENGINE" inspect --type=image "$image" >/dev/null 2>&1 || "$ENGINE" pull "$image" >/dev/null ||
       fail "the image $image cannot be had (see above): name one that is here with --base and --builder, or load \
 it: podman load -i FILE"
   done
+  unset SOURCE_DATE_EPOCH # as variable or argument newer buildahs refuse it beside --timestamp
 }
 
 build_image() {
@@ -146,11 +147,12 @@ build_image() {
   ARGS+=("BASE_IMAGE=$BASE" "BUILDER_IMAGE=$BUILDER")
   for word in "${ARGS[@]}"; do words+=(--build-arg "$word"); done
   [ -z "$INPUTS" ] || words+=(--build-context "inputs=$INPUTS")
-  words+=(--platform "linux/$ARCH" --target "$TARGET" -f containers/Dockerfile -t "$TAG")
+  words+=(--platform "linux/$ARCH" --target "${TARGET:-runtime}" -f containers/Dockerfile -t "$TAG")
+  check_base
   case $ENGINE in
-    docker) check_base; words=(buildx build --load "${words[@]}") ;;
-    podman) check_base image; words=(build --format "$FORMAT" --timestamp "$EPOCH" "${words[@]}") ;;
-    buildah) check_base --type=image; words=(bud --format "$FORMAT" --timestamp "$EPOCH" "${words[@]}") ;;
+    docker) words=(buildx build --load --build-arg "SOURCE_DATE_EPOCH=$EPOCH" "${words[@]}") ;;
+    podman) words=(build --format "$FORMAT" --timestamp "$EPOCH" "${words[@]}") ;;
+    buildah) words=(bud --format "$FORMAT" --timestamp "$EPOCH" "${words[@]}") ;;
   esac
   run "$ENGINE" "${words[@]}" ${EXTRA[@]+"${EXTRA[@]}"} .
   [ -z "$ARCHIVE" ] || save

@@ -16,6 +16,7 @@ shopt -s nullglob
 export DEBIAN_FRONTEND=noninteractive PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
 export UV_PYTHON_DOWNLOADS=never UV_LINK_MODE=copy UV_NO_PROGRESS=1 PYTHONHASHSEED=0
 VENV=/opt/venv UV=/opt/uv/bin/uv LOCK=/src/env/locks/${TORCH_VARIANT:-cpu}.txt
+[ -z "${EPOCH:-}" ] || export SOURCE_DATE_EPOCH=$EPOCH # an argument of this name newer buildahs refuse (build.sh)
 [ ! -f /mnt/ca.crt ] || export SSL_CERT_FILE=/mnt/ca.crt PIP_CERT=/mnt/ca.crt CARGO_HTTP_CAINFO=/mnt/ca.crt
 [ ! -d /mnt/rust/bin ] || PATH=/mnt/rust/bin:$PATH
 
