@@ -115,10 +115,13 @@ run() {
 
 # What the labels say: sets ARGS (KEY=VALUE...) from the clone, the lock and the bases.
 facts() {
-  local lock=env/locks/$VARIANT.txt cuda=none revision
+  local lock=env/locks/$VARIANT.txt cuda=none revision=${NANOCHAT_COMMIT:-unknown}
   case $VARIANT in cu*) cuda=${VARIANT#cu}; cuda=${cuda%?}.${cuda#??} ;; esac
-  revision=$(git rev-parse HEAD 2>/dev/null) || revision=${NANOCHAT_COMMIT:-unknown}
-  [ -z "$(git status --porcelain 2>/dev/null)" ] || revision=$revision-dirty
+  if [ -e .git ] && command -v git >/dev/null; then
+    revision=$(git rev-parse HEAD 2>/dev/null) || fail "git refuses this clone ($(git rev-parse HEAD 2>&1 >/dev/null |
+      sed -n 1p)); if it is yours to trust: git config --global --add safe.directory $PWD"
+    [ -z "$(git status --porcelain 2>/dev/null)" ] || revision=$revision-dirty
+  fi
   EPOCH=${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct 2>/dev/null)} || EPOCH=0
   BASE_DIGEST=unverified
   [ -n "$BASE" ] || { BASE=$(pinned base); BASE_DIGEST=$(locked base 3); }
