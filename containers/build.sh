@@ -198,10 +198,12 @@ main() {
   # Homes have small quotas, and /tmp of a login node is often in memory.
   export APPTAINER_TMPDIR=${APPTAINER_TMPDIR:-${TMPDIR:-/var/tmp}}
   export APPTAINER_CACHEDIR=${APPTAINER_CACHEDIR:-$APPTAINER_TMPDIR/nanochat-cache-$(id -u)}
-  [ -n "$PRINT" ] || bash containers/doctor.sh --for build --variant "$VARIANT" >&2 ||
+  [ -z "$FROM" ] || purpose=convert
+  [ -n "$PRINT" ] || bash containers/doctor.sh --for $purpose --engine "$ENGINE" --variant "$VARIANT" >&2 ||
     fail "the faults above stand in the way; after each stands its remedy"
   facts
   if [ "$ENGINE" = apptainer ]; then build_sif; else build_image; fi
 }
 
 main "$@"
+  local purpose=build
