@@ -5,13 +5,14 @@
 #
 #   --variant    torch for: cpu (default), cu126, cu128, cu130
 #   --arch       amd64 or arm64 (default: this machine's); the other one needs QEMU, or its own machine
-#   --base       the base image instead of the one in images.lock; for apptainer also docker-archive:FILE
+#   --base       the base image instead of the one in images.lock; for apptainer also docker-archive:FILE,
+#                oci-archive:FILE or localimage:FILE, and then --builder, too
 #   --builder    the image with Rust, likewise
 #   --inputs     a folder with what cannot be downloaded here: wheels/, vendor/, rust/, ca.crt
 #   --tag        name of the image (default: localhost/nanochat:VARIANT); for apptainer the file (nanochat-VARIANT.sif)
-#   --target     runtime (default) or test
+#   --target     runtime (default) or test (not by apptainer)
 #   --oci        in OCI's format: reproducible to the digest, but without a health check (podman, buildah)
-#   --archive    write the image to this file, from which Apptainer makes a SIF
+#   --archive    write the image to this file, from which Apptainer makes a SIF (docker, podman, buildah)
 #   --from       apptainer: make the SIF of that archive instead of building from the bases
 #   --print      print the commands and run none
 #   --refresh    read the digests of images.lock from the registry, with skopeo, and write them
@@ -20,13 +21,18 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-HERE=$OLDPWD ENGINE='' VARIANT=cpu ARCH='' BASE='' BUILDER='' INPUTS='' TAG='' TARGET=runtime FORMAT=docker ARCHIVE='' FROM=''
+HERE=$OLDPWD ENGINE='' VARIANT=cpu ARCH='' BASE='' BUILDER='' INPUTS='' TAG='' TARGET='' FORMAT=docker ARCHIVE='' FROM=''
 PRINT='' REFRESH='' EXTRA=()
 LOCKED=${NANOCHAT_IMAGES_LOCK:-containers/images.lock}
 
 say() { printf 'build: %s\n' "$*" >&2; }
 fail() { printf 'build: %s\n' "$1" >&2; exit "${2:-1}"; }
 from_here() { case $1 in /*) printf '%s' "$1" ;; *) printf '%s' "$HERE/$1" ;; esac; }
+
+# Where an image comes from, as Apptainer calls it: docker, or the kind of a file.
+kind() { case $1 in docker-archive:* | oci-archive:* | localimage:*) printf '%s' "${1%%:*}" ;; *) printf docker ;; esac; }
+reference() { if [ "$(kind "$1")" = docker ]; then printf '%s' "$1"; else printf '%s' "${1%%:*}:$(from_here "${1#*:}")"; fi; }
+native() { case $(uname -m) in x86_64) printf amd64 ;; aarch64 | arm64) printf arm64 ;; esac; }
 
 parse_options() {
   while [ $# -gt 0 ]; do
@@ -38,8 +44,8 @@ parse_options() {
       docker | podman | buildah | apptainer) ENGINE=$1; shift ;;
       --variant) VARIANT=$2; shift 2 ;;
       --arch) ARCH=$2; shift 2 ;;
-      --base) BASE=$2; shift 2 ;;
-      --builder) BUILDER=$2; shift 2 ;;
+      --base) BASE=$(reference "$2"); shift 2 ;;
+      --builder) BUILDER=$(reference "$2"); shift 2 ;;
       --inputs) INPUTS=$(from_here "$2"); shift 2 ;;
       --tag) TAG=$2; shift 2 ;;
       --target) TARGET=$2; shift 2 ;;
@@ -55,13 +61,23 @@ parse_options() {
   done
 }
 
+# only WHAT ENGINE...: these alone can honour what was asked for.
+only() { case " ${*:2} " in *" $ENGINE "*) ;; *) fail "$1 is not for $ENGINE; engines that can: ${*:2}" 2 ;; esac; }
+
 check_options() {
   case $VARIANT in cpu | cu126 | cu128 | cu130) ;; *) fail "unknown variant $VARIANT; legal are cpu, cu126, cu128, cu130" 2 ;; esac
-  case $TARGET in runtime | test) ;; *) fail "unknown target $TARGET; legal are runtime, test" 2 ;; esac
-  [ -n "$ARCH" ] || case $(uname -m) in x86_64) ARCH=amd64 ;; aarch64 | arm64) ARCH=arm64 ;; esac
+  case $TARGET in '' | runtime | test) ;; *) fail "unknown target $TARGET; legal are runtime, test" 2 ;; esac
+  ARCH=${ARCH:-$(native)}
   case $ARCH in amd64 | arm64) ;; *) fail "unknown architecture ${ARCH:-$(uname -m)}; legal are amd64, arm64" 2 ;; esac
   [ -z "$INPUTS" ] || [ -d "$INPUTS" ] || fail "the inputs folder $INPUTS is not there" 2
-  [ -z "$FROM" ] || [ "$ENGINE" = apptainer ] || fail "--from is for apptainer: build.sh apptainer --from ARCHIVE" 2
+  [ -z "$TARGET" ] || only "--target $TARGET" docker podman buildah
+  [ -z "$ARCHIVE" ] || only "--archive $ARCHIVE" docker podman buildah
+  [ "$FORMAT" != oci ] || only --oci podman buildah
+  [ -z "$FROM" ] || only "--from $FROM" apptainer
+  [ "$(kind "$BASE")" = docker ] || only "--base $BASE" apptainer
+  [ "$(kind "$BUILDER")" = docker ] || only "--builder $BUILDER" apptainer
+  [ "$(kind "$BASE")" = "$(kind "$BUILDER")" ] || fail "--base ${BASE:-of images.lock} and --builder \
+${BUILDER:-of images.lock} are of two kinds, and the definition has one: name both alike, such as docker-archive:FILE" 2
   [ -z "$FROM" ] || [ -f "$FROM" ] || [ -n "$PRINT" ] || fail "the archive $FROM is not there; make it with --archive" 2
 }
 
@@ -123,6 +139,7 @@ facts() {
     [ -z "$(git status --porcelain 2>/dev/null)" ] || revision=$revision-dirty
   fi
   EPOCH=${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct 2>/dev/null)} || EPOCH=0
+  unset SOURCE_DATE_EPOCH # as variable or argument newer buildahs refuse it beside --timestamp
   BASE_DIGEST=unverified
   [ -n "$BASE" ] || { BASE=$(pinned base); BASE_DIGEST=$(locked base 3); }
   [ -n "$BUILDER" ] || BUILDER=$(pinned builder)
@@ -142,7 +159,6 @@ check_base() { # a registry that cannot be reached is said at once, and not in a
       fail "the image $image cannot be had (see above): name one that is here with --base and --builder, or load \
 it: podman load -i FILE"
   done
-  unset SOURCE_DATE_EPOCH # as variable or argument newer buildahs refuse it beside --timestamp
 }
 
 build_image() {
@@ -172,23 +188,31 @@ save() {
 
 # --------------------------------------------------------------- apptainer
 
+# Older Apptainers refuse a name with both tag and digest; a port stays.
+untagged() { sed -E 's/:[^:\/@]+@sha256:/@sha256:/' <<<"$1"; }
+
 build_sif() {
-  local words=() word file
+  local words=() word file bootstrap
   case $TAG in localhost/*) file=nanochat-$VARIANT.sif ;; *) file=$TAG ;; esac
   file=$(from_here "$file")
   if [ -n "$FROM" ]; then
     run apptainer build --force ${EXTRA[@]+"${EXTRA[@]}"} --build-arg "ARCHIVE=$FROM" "$file" containers/nanochat.def
     return
   fi
-  case $BASE in docker-archive:* | oci-archive:* | localimage:*) word=${BASE%%:*} ;; *) word=docker ;; esac
-  BASE=${BASE#"$word:"} BUILDER=${BUILDER#"$word:"}
-  [ "$word" = docker ] || [ -e "$BASE" ] || [ -n "$PRINT" ] || fail "the base $BASE is not there; see --base" 2
-  for word in "${ARGS[@]}" "BOOTSTRAP=$word" "FROM=$BASE" "BUILDER=$BUILDER"; do words+=(--build-arg "$word"); done
+  bootstrap=$(kind "$BASE")
+  if [ "$bootstrap" = docker ]; then BASE=$(untagged "$BASE") BUILDER=$(untagged "$BUILDER"); else
+    BASE=${BASE#"$bootstrap:"} BUILDER=${BUILDER#"$bootstrap:"}
+    [ -e "$BASE" ] || [ -n "$PRINT" ] || fail "the base $BASE is not there; see --base" 2
+    [ -e "$BUILDER" ] || [ -n "$PRINT" ] || fail "the builder $BUILDER is not there; see --builder" 2
+  fi
+  for word in "${ARGS[@]}" "BOOTSTRAP=$bootstrap" "FROM=$BASE" "BUILDER=$BUILDER"; do words+=(--build-arg "$word"); done
   [ -z "$INPUTS" ] || words+=(--bind "$INPUTS:/mnt:ro")
-  run apptainer build --force --arch "$ARCH" ${EXTRA[@]+"${EXTRA[@]}"} "${words[@]}" "$file" containers/nanochat-standalone.def
+  [ "$ARCH" = "$(native)" ] || words+=(--arch "$ARCH") # an option since Apptainer 1.4 only
+  run apptainer build --force ${EXTRA[@]+"${EXTRA[@]}"} "${words[@]}" "$file" containers/nanochat-standalone.def
 }
 
 main() {
+  local purpose=build
   parse_options "$@"
   [ -z "$REFRESH" ] || { refresh; return; }
   [ -n "$ENGINE" ] || [ -n "$PRINT" ] || find_engine
@@ -206,4 +230,3 @@ main() {
 }
 
 main "$@"
-  local purpose=build
