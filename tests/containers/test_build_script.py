@@ -187,6 +187,21 @@ def test_no_step_of_a_build_touches_folders_of_the_host() -> None:
     assert not re.findall(r"(?<![\w.])(?:/tmp|/var/tmp|/home|/root|~/|\$\{?HOME)", code)
 
 
+def test_our_own_wheel_is_built_by_one_hatchling(tmp_path: Path) -> None:
+    """It writes its version into the wheel, and so the digest; no home is made lean for want of a venv."""
+    script = (ROOT / "containers/install.sh").read_text().replace("/opt/", f"{tmp_path}/")
+    uv, kept = tmp_path / "uv/bin/uv", tmp_path / "home/__pycache__"
+    uv.parent.mkdir(parents=True), kept.mkdir(parents=True), (tmp_path / "venv").mkdir()
+    keep = f'while [ "$1" != --build-constraint ]; do shift; done; cp "$2" {tmp_path}/pinned'
+    uv.write_text(f'#!/bin/sh\ncase "$*" in *--build-constraint*) {keep} ;; esac\n')
+    uv.chmod(0o755)
+    command = ["bash", "-c", script, "install.sh", "project"]
+    env = {**os.environ, "HOME": str(kept.parent)}
+    done = subprocess.run(command, env=env, cwd=tmp_path, check=False)
+    assert re.fullmatch(r"hatchling==\d+\.\d+\.\d+\n", (tmp_path / "pinned").read_text())
+    assert done.returncode == 1 and kept.is_dir()
+
+
 def test_hadolint() -> None:
     beside = Path(sys.executable).parent / "hadolint"
     program = str(beside) if beside.exists() else shutil.which("hadolint")
