@@ -225,7 +225,7 @@ main() {
   [ -z "$FROM" ] || purpose=convert
   [ -n "$PRINT" ] || bash containers/doctor.sh --for $purpose --engine "$ENGINE" --variant "$VARIANT" >&2 ||
     fail "the faults above stand in the way; after each stands its remedy"
-  facts
+  [ -n "$FROM" ] || facts # an archive has its own
   if [ "$ENGINE" = apptainer ]; then build_sif; else build_image; fi
 }
 

@@ -95,9 +95,12 @@ def test_a_clone_that_git_refuses_is_no_unknown_revision(tmp_path: Path) -> None
     nothing = {"GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_NOSYSTEM": "1", "GIT_CONFIG_COUNT": "0"}
     assert "REVISION=unknown" in build("podman", "--print", tree=tmp_path, **nothing).stdout
     subprocess.run(["git", "init", "-q", tmp_path], check=True)
-    done = build("podman", "--print", tree=tmp_path, GIT_TEST_ASSUME_DIFFERENT_OWNER="1", **nothing)
+    nothing["GIT_TEST_ASSUME_DIFFERENT_OWNER"] = "1"
+    done = build("podman", "--print", tree=tmp_path, **nothing)
     assert done.returncode == 1 and "dubious ownership" in done.stderr and not done.stdout, done
     assert f"git config --global --add safe.directory {tmp_path}" in done.stderr
+    done = build("apptainer", "--from", "a.tar", "--print", tree=tmp_path, **nothing)
+    assert done.returncode == 0, done  # what an archive holds is known
 
 
 @pytest.mark.parametrize(
@@ -142,6 +145,19 @@ def tools(folder: Path, *names: str) -> str:
         (folder / name).write_text("#!/bin/sh\nexit 0\n")
         (folder / name).chmod(0o755)
     return str(folder)
+
+
+def test_the_doctor_is_told_what_will_be_done(tmp_path: Path) -> None:
+    tree, archive = tmp_path / "tree", tmp_path / "a.tar"
+    shutil.copytree(ROOT / "containers", tree / "containers"), archive.touch(), (tmp_path / "bin").mkdir()
+    (tree / "containers/doctor.sh").write_text('echo "doctor $*"; exit 1')
+    path = tools(tmp_path / "bin", "podman", "apptainer")
+    for words, told in (
+        (("podman",), "--for build --engine podman"),
+        (("apptainer", "--from", archive), "--for convert --engine apptainer"),
+    ):
+        done = build(*words, tree=tree, PATH=path)
+        assert done.returncode == 1 and f"doctor {told} --variant cpu" in done.stderr, done
 
 
 def test_a_full_temporary_disk_is_said_before_anything_long(tmp_path: Path) -> None:
