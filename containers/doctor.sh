@@ -1,16 +1,17 @@
 #!/usr/bin/env bash
 # Looks whether this machine can build and run the images, before anything long begins. Each finding has its remedy.
 #
-#   bash containers/doctor.sh [--for build|run] [--variant cpu|cu126|cu128|cu130]
+#   bash containers/doctor.sh [--for build|convert|run] [--engine NAME] [--variant cpu|cu126|cu128|cu130]
 #
-#   --for      what is going to be done here (default: both)
+#   --for      what is going to be done here (default: build and run); convert: a SIF of an archive
+#   --engine   docker, podman, buildah or apptainer: look at what this one needs (default: all that are on PATH)
 #   --variant  the image's torch: a CUDA one needs a driver and more room (default: cu130 with a driver, else cpu)
 #
 # Exit code 0: nothing is in the way (a `note` is not); 1: something is; 2: usage. Changes nothing, needs no root.
 # DOCTOR_ROOT (default: empty) is put before /proc, /sys, /dev and /etc.
 set -euo pipefail
 
-ROOT=${DOCTOR_ROOT:-} PURPOSE=both VARIANT='' FAULTS=0
+ROOT=${DOCTOR_ROOT:-} PURPOSE=both ENGINE='' VARIANT='' FAULTS=0 PLACES=()
 
 ok() { printf 'ok     %s\n' "$*"; }
 note() { printf 'note   %s\n       remedy: %s\n' "$1" "$2"; }
@@ -19,44 +20,87 @@ usage() { printf 'doctor: %s\n' "$1" >&2; exit 2; }
 parse_options() {
   while [ $# -gt 0 ]; do
     case $1 in
-      --for | --variant) [ $# -ge 2 ] || usage "$1 needs a value; see --help" ;;
+      --for | --engine | --variant) [ $# -ge 2 ] || usage "$1 needs a value; see --help" ;;
     esac
     case $1 in
       --for) PURPOSE=$2; shift 2 ;;
+      --engine) ENGINE=$2; shift 2 ;;
       --variant) VARIANT=$2; shift 2 ;;
       -h | --help) sed -n '2,/^# DOCTOR_ROOT/s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; exit 0 ;;
-      *) usage "unknown option $1; legal are --for, --variant, --help" ;;
+      *) usage "unknown option $1; legal are --for, --engine, --variant, --help" ;;
     esac
   done
-  case $PURPOSE in both | build | run) ;; *) usage "--for $PURPOSE: use build or run" ;; esac
+  case $PURPOSE in both | build | convert | run) ;; *) usage "--for $PURPOSE: use build, convert or run" ;; esac
+  case $ENGINE in '' | docker | podman | buildah | apptainer) ;;
+    *) usage "--engine $ENGINE: use docker, podman, buildah or apptainer" ;; esac
   case $VARIANT in '' | cpu | cu126 | cu128 | cu130) ;; *) usage "--variant $VARIANT: use cpu, cu126, cu128 or cu130" ;; esac
 }
 
 has() { command -v "$1" >/dev/null 2>&1; }
 builds() { [ "$PURPOSE" != run ]; }
-runs() { [ "$PURPOSE" != build ]; }
+runs() { case $PURPOSE in both | run) ;; *) return 1 ;; esac; }
+uses() { if [ -n "$ENGINE" ]; then [ "$ENGINE" = "$1" ]; else has "$1"; fi; }
+plain() { uses apptainer || uses podman || uses buildah; } # engines that build as a plain user
+linux() { [ "$(uname -s)" = Linux ]; } # elsewhere engines run in a virtual machine
 setting() { cat "$ROOT/proc/sys/$1" 2>/dev/null || true; } # empty where the kernel has no such setting
 
 # ------------------------------------------------------------------------- programs and namespaces
 
 check_engines() {
   local engine found=''
-  for engine in apptainer singularity docker podman buildah enroot; do
+  for engine in ${ENGINE:-apptainer singularity docker podman buildah enroot}; do
     if has "$engine"; then found="$found $engine"; fi
   done
   if [ -n "$found" ]; then ok "engines:$found"; else
-    fault "no apptainer, docker, podman or buildah on PATH" \
+    fault "no ${ENGINE:-apptainer, docker, podman or buildah} on PATH" \
       "load the site's module (module avail apptainer), or install Apptainer or podman; docker needs root's help"
   fi
 }
 
-needs_namespaces() { has apptainer || has podman || has buildah || has enroot; }
+# Where Apptainer itself looks for its helpers: beside the program that its name leads to.
+find_places() {
+  local program top
+  program=$(readlink -f "$(command -v apptainer)") || return 0
+  program=${program%/*} top=${program%/*}
+  PLACES=("$program" "$top"/libexec/apptainer/bin "$top"/*/libexec/apptainer/bin "$top"/*/utils/bin
+    "$top"/lib/apptainer/bin "$top"/lib/*/apptainer/bin)
+}
+
+helper() {
+  local place
+  ! has "$1" || return 0
+  for place in ${PLACES[@]+"${PLACES[@]}"}; do [ ! -x "$place/$1" ] || return 0; done
+  return 1
+}
+
+is_setuid() { # its kernel part mounts images; builds go without it
+  local place
+  for place in ${PLACES[@]+"${PLACES[@]}"}; do [ ! -u "$place/starter-suid" ] || return 0; done
+  return 1
+}
+
+check_version() {
+  local said major minor
+  said=$(apptainer --version 2>/dev/null) || said=
+  [[ $said =~ apptainer\ version\ ([0-9]+)\.([0-9]+) ]] || return 0
+  major=${BASH_REMATCH[1]} minor=${BASH_REMATCH[2]}
+  if [ $((major * 1000 + minor)) -lt 1002 ]; then
+    fault "Apptainer $major.$minor is too old for the definitions, which need 1.2 (--build-arg)" \
+      "load a newer module (module avail apptainer), or build elsewhere and copy the SIF"
+  else
+    ok "apptainer: $major.$minor"
+  fi
+}
+
+needs_namespaces() {
+  uses podman || uses buildah || { [ -z "$ENGINE" ] && has enroot; } || { uses apptainer && { builds || ! is_setuid; }; }
+}
 
 # Root needs neither namespaces nor subuid, but in a container it may lack what Apptainer asks for.
 check_root() {
   local capabilities
   capabilities=$(sed -n 's/^CapBnd:[[:space:]]*//p' "$ROOT/proc/self/status" 2>/dev/null) || capabilities=
-  if has apptainer && [ -n "$capabilities" ] && [ $((16#$capabilities >> 24 & 1)) -eq 0 ]; then
+  if uses apptainer && [ -n "$capabilities" ] && [ $((16#$capabilities >> 24 & 1)) -eq 0 ]; then
     fault "root has no CAP_SYS_RESOURCE here, and Apptainer as root wants it" "run Apptainer as a plain user (su USER)"
   fi
 }
@@ -100,21 +144,23 @@ check_subuid() {
 # ------------------------------------------------------------------------- file systems
 
 check_fuse() {
-  if [ ! -c "$ROOT/dev/fuse" ]; then
+  if is_setuid; then
+    ok "fuse: a set-uid Apptainer needs none"
+  elif [ ! -c "$ROOT/dev/fuse" ]; then
     fault "there is no /dev/fuse: each start would unpack the whole image" \
       "as root: modprobe fuse; in a container: --device /dev/fuse; or unpack once: apptainer build --sandbox DIR IMAGE"
   elif [ ! -r "$ROOT/dev/fuse" ] || [ ! -w "$ROOT/dev/fuse" ]; then
     fault "/dev/fuse cannot be opened by this user" "as root: chmod 666 /dev/fuse (its usual mode)"
-  elif ! has squashfuse_ll && ! has squashfuse; then
-    fault "squashfuse is not on PATH, and Apptainer mounts images with it" "install squashfuse and fuse3"
+  elif ! helper squashfuse_ll && ! helper squashfuse; then
+    fault "squashfuse is neither on PATH nor beside Apptainer, and Apptainer mounts images with it" "install squashfuse and fuse3"
   else
     ok "fuse: /dev/fuse and squashfuse"
   fi
 }
 
 check_squashfs() {
-  if has mksquashfs && has unsquashfs; then ok "squashfs-tools"; else
-    fault "mksquashfs or unsquashfs is not on PATH" "install the package squashfs-tools"
+  if helper mksquashfs && helper unsquashfs; then ok "squashfs-tools"; else
+    fault "mksquashfs or unsquashfs is neither on PATH nor beside Apptainer" "install the package squashfs-tools"
   fi
 }
 
@@ -136,25 +182,27 @@ check_room() {
 }
 
 check_temp() {
-  local folder=${APPTAINER_TMPDIR:-${TMPDIR:-/tmp}} type options need=6000
+  local name=APPTAINER_TMPDIR folder=/tmp type options need=6000
+  uses apptainer || { name=TMPDIR folder=/var/tmp; }
+  folder=${!name:-${TMPDIR:-$folder}}
   [ "$VARIANT" = cpu ] || need=25000
   if [ ! -d "$folder" ] || [ ! -w "$folder" ]; then
-    fault "the temporary folder $folder is not there, or is not yours" "mkdir -p it, or export APPTAINER_TMPDIR=/a/folder"
+    fault "the temporary folder $folder is not there, or is not yours" "mkdir -p it, or export $name=/a/folder"
     return
   fi
-  read -r type options <<<"$(mount_of "$folder")"
+  ! linux || read -r type options <<<"$(mount_of "$(cd "$folder" >/dev/null && pwd -P)")" # mounts have no links
   case ${type:-} in
     nfs* | lustre | gpfs | beegfs | cifs | ceph | fuse.*)
       fault "the temporary folder $folder is on $type, where a build cannot set owners and attributes" \
-        "export APPTAINER_TMPDIR to a folder on a local disk, such as /var/tmp/\$USER" ;;
-    tmpfs) note "the temporary folder $folder is in memory (tmpfs)" "export APPTAINER_TMPDIR=/var/tmp, if memory is short" ;;
+        "export $name to a folder on a local disk, such as /var/tmp/\$USER" ;;
+    tmpfs) note "the temporary folder $folder is in memory (tmpfs)" "export $name=/var/tmp, if memory is short" ;;
   esac
   case ",${options:-}," in
     *,noexec,* | *,nodev,*)
       fault "the temporary folder $folder is mounted ${options}: a build runs programs there" \
-        "export APPTAINER_TMPDIR to a folder on a disk without noexec and nodev" ;;
+        "export $name to a folder on a disk without noexec and nodev" ;;
   esac
-  check_room "temporary folder" "$folder" "$need" "free some, or export APPTAINER_TMPDIR=/a/larger/disk"
+  check_room "temporary folder" "$folder" "$need" "free some, or export $name=/a/larger/disk"
 }
 
 check_disk() {
@@ -229,17 +277,18 @@ main() {
   local have
   have=$(driver)
   [ -n "$VARIANT" ] || VARIANT=$(best_variant "$have")
+  ! has apptainer || find_places
   check_engines
   if [ "$(id -u)" -eq 0 ]; then check_root
-  elif needs_namespaces; then
-    check_namespaces
-    if builds; then check_subuid; fi
-    if has apptainer; then check_fuse; fi
+  elif linux; then
+    if needs_namespaces; then check_namespaces; fi
+    if builds && plain && [ "$PURPOSE" != convert ]; then check_subuid; fi
+    if uses apptainer; then check_fuse; fi
   fi
   if builds; then
-    if has apptainer; then check_squashfs; fi
-    check_temp
-    check_disk
+    if uses apptainer; then check_version; check_squashfs; fi
+    if plain; then check_temp; fi
+    if uses apptainer; then check_disk; fi
   fi
   check_driver "$have"
   if runs; then check_fabric; fi

@@ -15,7 +15,9 @@ shopt -s nullglob
 
 export DEBIAN_FRONTEND=noninteractive PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
 export UV_PYTHON_DOWNLOADS=never UV_LINK_MODE=copy UV_NO_PROGRESS=1 PYTHONHASHSEED=0
+HATCHLING=1.33.0 # it writes its version into our wheel
 VENV=/opt/venv UV=/opt/uv/bin/uv LOCK=/src/env/locks/${TORCH_VARIANT:-cpu}.txt
+[ -z "${EPOCH:-}" ] || export SOURCE_DATE_EPOCH=$EPOCH # an argument of this name newer buildahs refuse (build.sh)
 [ ! -f /mnt/ca.crt ] || export SSL_CERT_FILE=/mnt/ca.crt PIP_CERT=/mnt/ca.crt CARGO_HTTP_CAINFO=/mnt/ca.crt
 [ ! -d /mnt/rust/bin ] || PATH=/mnt/rust/bin:$PATH
 
@@ -73,7 +75,8 @@ where torch's own index is out of reach, put a wheel of torch $version into the 
 }
 
 project() {
-  "$UV" pip install -q -p "$VENV" --no-deps . /wheels/*.whl
+  echo "hatchling==$HATCHLING" >/opt/uv/build.txt
+  "$UV" pip install -q -p "$VENV" --no-deps --build-constraint /opt/uv/build.txt . /wheels/*.whl
   "$UV" pip freeze -q -p "$VENV" >"$VENV/packages.txt"
   lean
   # A read-only image cannot keep what Python compiles. torch has a file in the syntax of a newer Python. With -S no
@@ -89,8 +92,8 @@ tests() {
 
 # Tests of other packages, torch's test programs, tools to unpack and to link against; when uv installed what.
 lean() {
-  local record
-  cd "$VENV"/lib/python3*/site-packages
+  local record place=("$VENV"/lib/python3*/site-packages)
+  cd "${place[0]}" # fails where there is none, and does not go home to remove things
   for record in nanochat_*.dist-info/RECORD; do
     grep -v uv_cache.json "$record" >"$VENV/record"
     mv "$VENV/record" "$record"

@@ -59,15 +59,21 @@ def _differs(path: Path, clone: Path) -> str:
         return f"{path} does not say from which revision it was built (label {REVISION})"
     if not (clone / ".git").exists():  # an unpacked release has nothing to compare with
         return ""
-    git = ["git", "-C", str(clone), "diff", "--quiet", revision, "--", *BROUGHT]
-    done = subprocess.run(git, capture_output=True, text=True, check=False)
-    if done.returncode == 0:
+    if (asked := _git(clone, "rev-parse", "--git-dir")).returncode:  # it may belong to somebody else
+        said = asked.stderr.partition("\n")[0]
+        return f"git refuses this clone ({said}): git config --global --add safe.directory {clone}"
+    if _git(clone, "diff", "--quiet", revision, "--", *BROUGHT).returncode == 0:
         return ""
-    names = (output(["git", "-C", str(clone), "diff", "--name-only", revision, "--", *BROUGHT]) or "").split()
+    names = _git(clone, "diff", "--name-only", revision, "--", *BROUGHT).stdout.split()
     if not names:
         return f"{path} was built from revision {revision[:12]}, which this clone does not know"
     more = f" and {len(names) - 1} more" if len(names) > 1 else ""
     return f"{path} was built from revision {revision[:12]}; since then {names[0]}{more} changed"
+
+
+def _git(clone: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    command = ["git", "-C", str(clone), *words]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
 def labels(path: Path) -> dict[str, str]:

@@ -31,6 +31,15 @@ def test_the_tutorial_in_a_real_image() -> None:
         assert (place / "second/report/report.html").is_file()
 
 
+def test_images_have_the_name_that_a_build_gives() -> None:
+    """docker would look for another one in a registry."""
+    files = [path for place in ("containers", "docs") for path in (ROOT / place).rglob("*") if path.is_file()]
+    named = [
+        path.name for path in files if re.search(r"(?<!localhost/)\bnanochat:c[pu]", path.read_text("utf-8"))
+    ]
+    assert len(files) > 20 and not named
+
+
 def test_the_commands_of_the_how_to(tmp_path: Path) -> None:
     (tmp_path / "containers").symlink_to(ROOT / "containers")
     lines = commands(HOW_TO)

@@ -17,7 +17,7 @@ import pytest
 from nanochat.accelerator import MIN_DRIVER
 
 SCRIPT = Path(__file__).resolve().parent.parent / "containers" / "doctor.sh"
-TOOLS = ("bash", "sed", "awk", "cat", "grep", "dirname")
+TOOLS = ("bash", "sed", "awk", "cat", "grep", "dirname", "readlink", "uname")
 PRESENT = ("apptainer", "squashfuse", "mksquashfs", "unsquashfs", "newuidmap", "newgidmap", "unshare")
 FILES = {
     "proc/sys/user/max_user_namespaces": "96365\n",
@@ -142,6 +142,12 @@ def no_temp(m: Machine) -> None:
     m.variables["APPTAINER_TMPDIR"] = str(m.root / "no/such/folder")
 
 
+def temp_behind_a_link(m: Machine) -> None:
+    m.mounted("nfs4", "rw")
+    (m.root / "link").symlink_to(m.temp)
+    m.variables["TMPDIR"] = str(m.root / "link")
+
+
 def no_driver(m: Machine) -> None:
     m.lose("nvidia-smi")
     m.words = ["--for", "run", "--variant", "cu130"]
@@ -171,10 +177,12 @@ FAULTS: list[tuple[Break, str, str]] = [
     (few_ids, "/etc/subuid gives this user 1000 ids", "--add-subuids"),
     (lambda m: m.file("etc/subgid", ""), "/etc/subgid gives this user 0 ids", "copy the SIF"),
     (no_fuse, "no /dev/fuse", "modprobe fuse"),
-    (lambda m: m.lose("squashfuse"), "squashfuse is not on PATH", "install squashfuse"),
+    (lambda m: m.lose("squashfuse"), "squashfuse is neither on PATH", "install squashfuse"),
+    (lambda m: m.program("apptainer", "echo apptainer version 1.1.9-1"), "1.1 is too old", "newer module"),
     (lambda m: m.lose("mksquashfs"), "mksquashfs or unsquashfs", "squashfs-tools"),
     (lambda m: m.mounted("nfs4", "rw"), "is on nfs4", "local disk"),
     (lambda m: m.mounted("lustre", "rw"), "is on lustre", "local disk"),
+    (temp_behind_a_link, "is on nfs4", "local disk"),
     (lambda m: m.mounted("xfs", "rw,nosuid,noexec"), "mounted rw,nosuid,noexec", "APPTAINER_TMPDIR"),
     (no_temp, "no/such/folder is not there", "mkdir -p"),
     (old_driver, "driver 535 is too old for variant cu130, which needs 580", "--variant cu126"),
@@ -229,7 +237,103 @@ def test_root_needs_neither_ids_nor_fuse(machine: Machine) -> None:
     assert machine.examine()[0] == 0
 
 
-@pytest.mark.parametrize("words", [["--for", "fun"], ["--variant", "cu999"], ["--variant"], ["--build"]])
+def spoil_all(m: Machine) -> None:
+    """Everything that an engine may need and another one does not."""
+    no_namespaces(m), no_fuse(m), m.free(10)
+    m.file("etc/subuid", "")
+    m.lose("mksquashfs")
+    m.program("apptainer", "echo apptainer version 1.1.0")
+
+
+IDS, PLACE = "/etc/subuid", "temporary folder: "
+ALL = {"namespaces", IDS, "/dev/fuse", "mksquashfs", PLACE, "image cache", "place of the image", "too old"}
+
+
+@pytest.mark.parametrize(
+    ("words", "found"),
+    [(["docker"], set()), (["podman"], {"namespaces", IDS, PLACE}), (["buildah"], {"namespaces", IDS, PLACE}),
+     (["apptainer"], ALL), (["apptainer", "--for", "convert"], ALL - {IDS}),
+     (["apptainer", "--for", "run"], {"namespaces", "/dev/fuse"})],
+    ids=str,
+)  # fmt: skip
+def test_an_engine_is_asked_for_what_it_needs_alone(
+    words: list[str], found: set[str], machine: Machine
+) -> None:
+    spoil_all(machine)
+    for engine in ("docker", "podman", "buildah"):
+        machine.program(engine)
+    machine.words = ["--for", "build", "--engine", *words]
+    _, said = machine.examine()
+    faults = re.findall("^FAULT  (.*)$", said, re.MULTILINE)
+    assert len(faults) == len(found) and all(any(text in fault for fault in faults) for text in found), said
+
+
+def test_a_missing_engine_is_named_and_other_systems_keep_their_kernel(machine: Machine) -> None:
+    machine.words = ["--engine", "podman"]
+    code, said = machine.examine()
+    assert code == 1 and "FAULT  no podman on PATH" in said
+    no_namespaces(machine), no_fuse(machine), machine.file("etc/subuid", ""), machine.mounted("nfs", "rw")
+    machine.words = ["--engine", "apptainer"]
+    assert machine.examine()[1].count("FAULT") == 4
+    (machine.bin / "uname").unlink()
+    machine.program("uname", "echo Darwin")
+    code, said = machine.examine()
+    assert code == 0 and "subuid" not in said and "fuse" not in said, said
+
+
+def test_the_remedy_of_podman_is_its_own_variable(machine: Machine) -> None:
+    machine.lose("apptainer"), machine.program("podman"), machine.free(10)
+    _, said = machine.examine()
+    assert "export TMPDIR=" in said and "APPTAINER_TMPDIR" not in said
+
+
+@pytest.mark.parametrize(
+    "said", ["", "apptainer version 1.2.0", "apptainer version 2.0.1", "singularity 3.8"]
+)
+def test_new_and_unknown_versions_are_no_fault(said: str, machine: Machine) -> None:
+    machine.program("apptainer", f"echo {said}")
+    assert machine.examine()[0] == 0
+
+
+def installed(machine: Machine, place: str) -> Path:
+    """An Apptainer of its own folder, which PATH names by a link, and the place of its helpers there."""
+    top = machine.root / "opt"
+    (top / "bin").mkdir(parents=True)
+    (machine.bin / "apptainer").rename(top / "bin/apptainer")
+    (machine.bin / "apptainer").symlink_to(top / "bin/apptainer")
+    (top / place).mkdir(parents=True, exist_ok=True)
+    return top / place
+
+
+@pytest.mark.parametrize(
+    "place",
+    ["bin", "libexec/apptainer/bin", "x86_64/libexec/apptainer/bin", "x86_64/utils/bin", "lib/apptainer/bin",
+     "lib/x86_64-linux-gnu/apptainer/bin"],
+)  # fmt: skip
+def test_helpers_beside_apptainer_count(place: str, machine: Machine) -> None:
+    folder = installed(machine, place)
+    for name in ("squashfuse", "mksquashfs", "unsquashfs"):
+        (machine.bin / name).rename(folder / name)
+    assert machine.examine()[0] == 0
+
+
+def test_a_setuid_apptainer_runs_without_fuse_and_namespaces(machine: Machine) -> None:
+    starter = installed(machine, "libexec/apptainer/bin") / "starter-suid"
+    starter.write_text(""), starter.chmod(0o4755)
+    no_namespaces(machine), no_fuse(machine)
+    machine.words = ["--for", "run"]
+    code, said = machine.examine()
+    assert code == 0 and "set-uid Apptainer needs none" in said, said
+    machine.words = ["--for", "build"]
+    assert machine.examine()[1].count("FAULT  user namespaces") == 1
+    machine.program("podman")
+    machine.words = ["--for", "run"]
+    assert machine.examine()[1].count("FAULT  user namespaces") == 1
+
+
+@pytest.mark.parametrize(
+    "words", [["--for", "fun"], ["--engine", "kaniko"], ["--variant", "cu999"], ["--variant"], ["--build"]]
+)
 def test_bad_options_are_usage(words: list[str], machine: Machine) -> None:
     machine.words = words
     code, said = machine.examine()

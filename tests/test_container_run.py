@@ -8,6 +8,8 @@ compared, and nothing more.
 from __future__ import annotations
 
 import os
+import pty
+import re
 import shlex
 import subprocess
 import sys
@@ -32,7 +34,7 @@ class Node:
     def __init__(self, folder: Path) -> None:
         self.folder, self.bin = folder, folder / "bin"
         self.bin.mkdir()
-        self.out = folder / "an output"
+        self.out = folder / "output"
         self.image = folder / "nanochat.sif"
         self.image.touch()
         for engine in ("apptainer", "docker", "podman"):
@@ -116,8 +118,53 @@ def test_docker_gets_a_locked_box(node: Node) -> None:
     assert values(words, "--volume")[0] == f"{node.out}:{node.out}"
     names = values(words, "--env")
     assert "WANDB_API_KEY" in names and "SLURM_JOB_ID" in names and "HF_TOKEN" not in names
-    assert "sesame" not in " ".join(words) and not {"--interactive", "--tty"} & set(words)
-    assert words[-2:] == [str(node.image), "train"]
+    assert "sesame" not in " ".join(words) and words[-2:] == [str(node.image), "train"]
+    assert "--security-opt=label=disable" in words  # SELinux would deny the mounts
+
+
+def test_piped_words_reach_the_app_and_a_terminal_is_asked_for_where_one_is(node: Node) -> None:
+    """A prompt may be piped in; docker refuses --tty then."""
+    node.program("docker", RECORDER + '[ "$1" != run ] || cat\n')
+    command = ["bash", str(RUN / "docker.sh"), "--image", "x", "--out", str(node.out), "chat"]
+    record = Path(node.env["RECORD"]).with_suffix(".words")
+    done = subprocess.run(command, env=node.env, input="hello", capture_output=True, text=True, check=False)
+    assert done.stdout == "hello" and "--interactive" in record.read_text().split()
+    node.program("docker", RECORDER)
+    inside, outside = pty.openpty()
+    for where, tty in ((outside, True), (subprocess.PIPE, False)):
+        subprocess.run(command, env=node.env, stdin=outside, stdout=where, stderr=subprocess.PIPE, check=True)
+        assert ("--tty" in record.read_text().split()) == tty
+    os.close(inside), os.close(outside)
+
+
+def test_docker_is_taken_only_if_it_answers(node: Node) -> None:
+    node.program("podman", RECORDER + "echo podman\n")
+    words = ("docker.sh", "--image", "x", "--out", "o", "info")
+    assert not node.do(*words).stdout
+    node.program("docker", "#!/bin/sh\nexit 1\n")  # a client without its server
+    assert node.do(*words).stdout == "podman\n"
+    assert shlex.split(node.do(words[0], "--print", *words[1:]).stdout)[0] == str(node.bin / "docker")
+    (node.bin / "podman").unlink()
+    tools(node)
+    done = node.do(*words, PATH=str(node.bin))
+    assert done.returncode == 2 and "a docker that answers" in done.stderr and "apptainer.sh" in done.stderr
+
+
+def test_podman_is_known_behind_the_name_of_docker(node: Node) -> None:
+    node.give_gpus()
+    node.program("docker", f'{RECORDER}[ "$1" != --version ] || echo podman version 4.3.1\n')
+    words, _ = node.engine("docker.sh", "info")
+    assert "--device=nvidia.com/gpu=all" in words and "--gpus=all" not in words
+
+
+def test_in_a_rootless_docker_root_is_the_caller(node: Node) -> None:
+    node.program("docker", f'{RECORDER}[ "$1" != info ] || echo "[name=seccomp name=rootless]"\n')
+    assert values(node.engine("docker.sh", "info")[0], "--user") == ["0:0"]
+
+
+def test_with_print_no_engine_is_called(node: Node) -> None:
+    done = node.do("docker.sh", "--print", "--image", "x", "info")
+    assert done.returncode == 0 and not list(node.folder.glob("record*"))
 
 
 def test_a_served_port_is_published_on_the_loopback(node: Node) -> None:
@@ -129,9 +176,14 @@ def test_a_served_port_is_published_on_the_loopback(node: Node) -> None:
 
 
 def test_preparing_may_use_the_network(node: Node) -> None:
+    proxies = {f"{kind}_proxy" for kind in ("http", "https", "all", "no")}
+    proxies |= {name.upper() for name in proxies}
+    proxy = dict.fromkeys(proxies, "http://x")
+    assert not proxies & set(values(node.engine("docker.sh", "train", **proxy)[0], "--env"))
     for words in (["prepare"], ["--online", "train"]):
-        got, env = node.engine("apptainer.sh", *words, **SECRETS)
+        got, env = node.engine("apptainer.sh", *words, **SECRETS, **proxy)
         assert "NANOCHAT_OFFLINE=1" not in values(got, "--env") and env["APPTAINERENV_HF_TOKEN"] == "sesame-2"
+        assert {f"APPTAINERENV_{name}" for name in proxies} <= env.keys()
         got, _ = node.engine("docker.sh", *words, **SECRETS)
         assert "--network=none" not in got and "HF_TOKEN" in values(got, "--env")
 
@@ -153,6 +205,8 @@ def test_pyxis(node: Node) -> None:
     done = node.do("template.sh", *words)
     assert done.returncode == 0 and "@" not in done.stdout.replace("%x.%j", ""), done.stderr
     assert subprocess.run(["bash", "-n", "-c", done.stdout], check=False).returncode == 0
+    # pyxis mounts only what is there
+    assert done.stdout.index(f"mkdir -p {out} {out}/cache \n") < done.stdout.index("srun ")
     command = done.stdout[done.stdout.index("srun ") :].replace("\\\n", " ")
     got = shlex.split(command)
     # a name that did not begin like a path would be looked up in a registry
@@ -175,6 +229,8 @@ def test_an_environment_of_cscs(node: Node) -> None:
     assert found["mounts"] == [f"{out}:{out}", f"{out}/cache:{out}/cache", f"{data}:{data}:ro"]
     assert found["env"]["NANOCHAT_BASE_DIR"] == out and found["env"]["NANOCHAT_OFFLINE"] == "1"
     assert found["annotations"]["com"]["hooks"]["aws_ofi_nccl"]["enabled"] == "true"
+    made = re.findall("^# .* mkdir -p (.*)$", done.stdout, re.MULTILINE)
+    assert shlex.split(made[0]) == [out, f"{out}/cache"]
     assert found["entrypoint"] is False and not (node.folder / "o & p").exists()
 
 
@@ -188,19 +244,26 @@ def test_an_environment_of_cscs(node: Node) -> None:
      (["docker.sh", "--image", "x", "--out", "a:b", "train"], "a:b: a mount has no :"),
      (["docker.sh", "--image", 'x"y'], "no quotes"),
      (["template.sh", "slurm", "--image", "x"], "pyxis or edf"),
-     (["template.sh", "pyxis", "--image", "x"], "which app?")],
+     (["template.sh", "pyxis", "--image", "x"], "which app?"),
+     (["template.sh", "pyxis", "--image", "x", "--out", "a b", "info"], "a b: pyxis cannot mount"),
+     (["template.sh", "pyxis", "--image", "x", "--cache", "a b", "info"], "a b: pyxis cannot mount")],
 )  # fmt: skip
 def test_mistakes_are_refused(node: Node, words: list[str], text: str) -> None:
     done = node.do(*words)
     assert done.returncode == 2 and text in done.stderr, done
-    assert not list(node.folder.glob("record*"))
+    assert not [file for file in node.folder.glob("*.words") if "run" in file.read_text().split()]
+
+
+def tools(node: Node) -> None:
+    """What the scripts need where PATH is the node's own folder."""
+    for tool in ("bash", "dirname", "basename", "sed", "grep", "mkdir", "id"):
+        (node.bin / tool).symlink_to(f"/usr/bin/{tool}")
 
 
 def test_without_an_engine_the_remedy_is_said(node: Node) -> None:
     for engine in ("apptainer", "docker", "podman"):
         (node.bin / engine).unlink()
-    for tool in ("bash", "dirname", "basename", "sed", "grep", "mkdir", "id"):
-        (node.bin / tool).symlink_to(f"/usr/bin/{tool}")
+    tools(node)
     for script, remedy in (("apptainer.sh", "doctor.sh"), ("docker.sh", "apptainer.sh")):
         done = node.do(script, "--image", str(node.image), PATH=str(node.bin))
         assert done.returncode == 2 and "on PATH" in done.stderr and remedy in done.stderr

@@ -81,6 +81,15 @@ FAULTS: list[tuple[Spoil, str]] = [
 ]
 
 
+def test_a_clone_that_git_refuses_is_said_in_its_words(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (("GLOBAL", os.devnull), ("NOSYSTEM", "1"), ("COUNT", "0")):
+        monkeypatch.setenv(f"GIT_CONFIG_{name}", value)
+    monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")
+    said = place.fault()
+    assert "dubious ownership" in said and "does not know" not in said
+    assert said.endswith(f"git config --global --add safe.directory {place.clone}")
+
+
 @pytest.mark.parametrize(("spoil", "text"), FAULTS)
 def test_an_image_that_will_not_do_is_named(place: Place, spoil: Spoil, text: str) -> None:
     spoil(place)

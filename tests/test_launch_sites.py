@@ -178,7 +178,7 @@ def test_what_stands_around_the_program(
 def test_what_a_program_in_a_container_sees(monkeypatch: pytest.MonkeyPatch) -> None:
     host = {
         "PATH": "p", "SLURM_CONF": "c", "NCCL_DEBUG": "n", "CUDA_VISIBLE_DEVICES": "0", "JOBTMP": "/s",
-        "FI_X": "f", "LUSTRE": "l",
+        "FI_X": "f", "LUSTRE": "l", "https_proxy": "a", "HTTP_PROXY": "b", "all_proxy": "c", "NO_PROXY": "d",
     }  # fmt: skip
     lost = {
         "CXX": "icpc",
@@ -187,6 +187,7 @@ def test_what_a_program_in_a_container_sees(monkeypatch: pytest.MonkeyPatch) -> 
         "HF_HOME": "/h/hf",
         "OMPI_X": "o",
         "PATHS": "x",
+        "ftp_proxy": "y",
     }
     words = ["CONTAINER=apptainer", "IMAGE=i.sif", "LOCAL_SCRATCH=${JOBTMP}/me", "ENV_LUSTRE=l", "--run", "r"]
     plan = plans.build(read([*words, "--base-dir", "/b"]), "id")[0]

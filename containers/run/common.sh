@@ -85,7 +85,8 @@ is_passed() {
     NANOCHAT_BASE_DIR | NANOCHAT_COMMIT | NANOCHAT_ENGINE | NANOCHAT_IMAGE | NANOCHAT_OFFLINE | NANOCHAT_PYTHON) return 1 ;;
     SLURM_* | NCCL_* | GLOO_* | UCX_* | FI_* | OMP_* | MASTER_* | NANOCHAT_* | WANDB_*) return 0 ;;
     RANK | LOCAL_RANK | WORLD_SIZE | CUDA_VISIBLE_DEVICES | ROCR_VISIBLE_DEVICES | TERM | TZ) return 0 ;;
-    HF_TOKEN | HF_ENDPOINT | http_proxy | https_proxy | no_proxy) [ -n "$ONLINE" ] ;;
+    HF_TOKEN | HF_ENDPOINT | http_proxy | https_proxy | all_proxy | no_proxy) [ -n "$ONLINE" ] ;;
+    HTTP_PROXY | HTTPS_PROXY | ALL_PROXY | NO_PROXY) [ -n "$ONLINE" ] ;;
     *) return 1 ;;
   esac
 }

@@ -1,23 +1,42 @@
 #!/usr/bin/env bash
-# Runs an app of an image with docker or podman (NANOCHAT_ENGINE names one): as you, image read-only, without any
-# capability, without a network, and with the machine's GPUs and InfiniBand if it has any.
+# Runs an app of an image with docker, if it answers, else podman (NANOCHAT_ENGINE names one): as you, image read-only,
+# without any capability, without a network, and with the machine's GPUs and InfiniBand if it has any.
 #
-#   bash containers/run/docker.sh --image nanochat:cpu [OPTIONS] [APP [ITS OPTIONS]]
-#   bash containers/run/docker.sh --image nanochat:cpu train --preset laptop
-#   bash containers/run/docker.sh --image nanochat:cpu --port 8000 serve --host 0.0.0.0
+#   bash containers/run/docker.sh --image localhost/nanochat:cpu [OPTIONS] [APP [ITS OPTIONS]]
+#   bash containers/run/docker.sh --image localhost/nanochat:cpu train --preset laptop
+#   bash containers/run/docker.sh --image localhost/nanochat:cpu --port 8000 serve --host 0.0.0.0
 set -euo pipefail
 # shellcheck disable=SC1091
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
+# With --print nothing is called: the first on PATH.
+find_engine() {
+  if [ -n "$PRINT" ]; then command -v docker || command -v podman || echo docker
+  elif docker info >/dev/null 2>&1; then command -v docker # and not a client without its server
+  else command -v podman || fail "neither a docker that answers (docker info) nor podman is on PATH; on a cluster take \
+containers/run/apptainer.sh"; fi
+}
+
+is_podman() { # also behind the name docker
+  case $engine in *podman) return 0 ;; esac
+  [ -z "$PRINT" ] && [[ $("$engine" --version 2>/dev/null) == podman* ]]
+}
+
+is_rootless() { # root of its containers is the user who runs it
+  [ -z "$PRINT" ] && [[ $("$engine" info --format '{{.SecurityOptions}}' 2>/dev/null) == *rootless* ]]
+}
+
 parse_options "$@"
-engine=${NANOCHAT_ENGINE:-$(command -v docker || command -v podman || true)}
-[ -n "$engine$PRINT" ] || fail "neither docker nor podman is on PATH; on a cluster take containers/run/apptainer.sh"
+engine=${NANOCHAT_ENGINE:-$(find_engine)}
 prepare
 
+user=$(id -u):$(id -g) podman=''
+if is_podman; then podman=yes
+elif is_rootless; then user=0:0; fi
+# SELinux would deny the mounts, and relabelling them is not ours.
 flags=(--rm --init --read-only "--tmpfs=/tmp:rw,exec" --cap-drop=all --security-opt=no-new-privileges
-  --user "$(id -u):$(id -g)" --workdir "$OUT" --shm-size=8g)
-if [ -t 0 ] && [ -t 1 ]; then flags+=(--interactive --tty); fi
-case ${engine:=docker} in *podman) podman=yes ;; *) podman='' ;; esac
+  --security-opt=label=disable --user "$user" --workdir "$OUT" --shm-size=8g --interactive)
+if [ -t 0 ] && [ -t 1 ]; then flags+=(--tty); fi
 if [ -n "$podman" ] && [ "$(id -u)" -ne 0 ]; then flags+=(--userns=keep-id); fi
 if [ -n "$PORT" ]; then flags+=(--publish "127.0.0.1:$PORT:$PORT")
 elif [ -z "$ONLINE" ]; then # torchrun wants the machine's own name to resolve, which nothing else does here

@@ -30,9 +30,15 @@ listed() { local item; for item in "$@"; do printf '"%s", ' "$item"; done; } # f
 table() { local item; for item in "$@"; do printf '%s = "%s"\n' "${item%%=*}" "${item#*=}"; done; }
 
 joined=$(IFS=,; printf '%s' "${MOUNTS[*]}")
+folders=$(quoted "$OUT" "$CACHE")
 text=$(cat "$(dirname "${BASH_SOURCE[0]}")/$file")
+text=${text//@FOLDERS@/"$folders"}
 if [ "$kind" = pyxis ]; then
   [ ${#WORDS[@]} -gt 0 ] || fail "which app? train, prepare, ...; see --help"
+  for folder in "${MOUNTS[@]}"; do
+    case $folder in *[[:space:]]*) fail "${folder%%:*}: pyxis cannot mount a folder with spaces in its path; take \
+another one (--out, --data, --cache), or a link to it without any" ;; esac
+  done
   text=${text//@IMAGE@/"$(quoted "$IMAGE")"}
   text=${text//@MOUNTS@/"$(quoted "$joined")"}
   text=${text//@OUT@/"$(quoted "$OUT")"}

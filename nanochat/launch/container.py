@@ -20,7 +20,8 @@ AMD = ("mi", "gfx")  # GPU types that need --rocm
 # LD_LIBRARY_PATH are for srun and the engine; inside, the image's own take their place.
 PASSED = re.compile(
     r"(SLURM|SRUN|NCCL|RCCL|GLOO|UCX|FI|OMP|CUDA|HSA|ROCR|HIP|MASTER|WANDB|HF_TOKEN|HF_ENDPOINT|APPTAINER"
-    r"|SINGULARITY|ENROOT)(_\w+)?|PATH|LD_LIBRARY_PATH|HOME|USER|LOGNAME|TERM|TZ|https?_proxy|no_proxy"
+    r"|SINGULARITY|ENROOT)(_\w+)?|PATH|LD_LIBRARY_PATH|HOME|USER|LOGNAME|TERM|TZ"
+    r"|(https?|all|no)_proxy|(HTTPS?|ALL|NO)_PROXY"
 )
 VARIABLE = re.compile(r"\$\{?(\w+)")
 OURS = ("NANOCHAT_COMMIT", "OMP_WAIT_POLICY")  # the image has them, too

@@ -5,33 +5,44 @@ from __future__ import annotations
 import hashlib
 import http.server
 import os
+import platform
 import re
 import shutil
 import subprocess
 import sys
+import tarfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import plain_user
 import pytest
-from image_lab import ROOT, USER
+from image_lab import ROOT, USER, Lab
 
 FILES = [ROOT / "containers" / name for name in ("nanochat.def", "nanochat-standalone.def", "Dockerfile")]
 SHARED = re.compile(r"^# -+ the same in .*", re.MULTILINE | re.DOTALL)
 
 
-def build(*words: str | Path, **variables: str) -> subprocess.CompletedProcess[str]:
-    command = ["bash", str(ROOT / "containers" / "build.sh"), *map(str, words)]
+def build(
+    *words: str | Path, tree: Path = ROOT, cwd: Path | None = None, **variables: str
+) -> subprocess.CompletedProcess[str]:
+    command = ["bash", str(tree / "containers" / "build.sh"), *map(str, words)]
     return subprocess.run(
-        command, env={**os.environ, **variables}, capture_output=True, text=True, check=False, timeout=60
+        command,
+        env={**os.environ, **variables},
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
     )
 
 
 @pytest.mark.parametrize("variant", ["cpu", "cu126", "cu128", "cu130"])
 @pytest.mark.parametrize("engine", ["docker", "podman", "buildah", "apptainer"])
 def test_print_says_what_would_run(engine: str, variant: str) -> None:
-    done = build(engine, "--print", "--variant", variant, "--arch", "arm64")
+    arch = "amd64" if platform.machine() in ("aarch64", "arm64") else "arm64"
+    done = build(engine, "--print", "--variant", variant, "--arch", arch)
     assert done.returncode == 0, done.stderr
     lock = ROOT / "env" / "locks" / f"{variant}.txt"
     version = re.search(r"^torch==(.+)$", lock.read_text(), re.MULTILINE)
@@ -48,7 +59,48 @@ def test_print_says_what_would_run(engine: str, variant: str) -> None:
     assert {"docker": "docker buildx build", "buildah": "buildah bud"}.get(
         engine, f"{engine} build"
     ) in done.stdout
-    assert ("--arch arm64" if engine == "apptainer" else "--platform linux/arm64") in done.stdout
+    assert (f"--arch {arch}" if engine == "apptainer" else f"--platform linux/{arch}") in done.stdout
+    # Beside --timestamp newer buildahs refuse both the variable and an argument of this name.
+    assert ("SOURCE_DATE_EPOCH" in done.stdout) == (engine == "docker")
+
+
+def test_of_this_machine_apptainer_needs_not_be_told() -> None:
+    """Before 1.4 it has no such option."""
+    assert "--arch" not in build("apptainer", "--print").stdout
+
+
+def test_bases_in_files_are_relative_to_the_caller(tmp_path: Path) -> None:
+    words = ("--base", "docker-archive:base.tar", "--builder", "docker-archive:/b/rust.tar")
+    printed = build("apptainer", "--print", *words, cwd=tmp_path).stdout
+    for fact in ("BOOTSTRAP=docker-archive", f"FROM={tmp_path}/base.tar", "BUILDER=/b/rust.tar"):
+        assert f"--build-arg {fact} " in printed
+
+
+def test_a_tag_beside_a_digest_is_not_for_apptainer(tmp_path: Path) -> None:
+    """Older ones refuse both together."""
+    digest = "sha256:" + "0" * 64
+    lock = tmp_path / "images.lock"
+    lock.write_text(f"base docker.io/library/debian:12 {digest}\nbuilder registry:5000/rust:1 {digest}\n")
+    about = {"NANOCHAT_IMAGES_LOCK": str(lock)}
+    printed = build("apptainer", "--print", **about).stdout
+    assert f"FROM=docker.io/library/debian@{digest} " in printed
+    assert f"BUILDER=registry:5000/rust@{digest} " in printed
+    assert f"BASE_IMAGE=docker.io/library/debian:12@{digest} " in build("podman", "--print", **about).stdout
+
+
+def test_a_clone_that_git_refuses_is_no_unknown_revision(tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "containers", tmp_path / "containers")
+    (tmp_path / "env").symlink_to(ROOT / "env")
+    (tmp_path / "pyproject.toml").symlink_to(ROOT / "pyproject.toml")
+    nothing = {"GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_NOSYSTEM": "1", "GIT_CONFIG_COUNT": "0"}
+    assert "REVISION=unknown" in build("podman", "--print", tree=tmp_path, **nothing).stdout
+    subprocess.run(["git", "init", "-q", tmp_path], check=True)
+    nothing["GIT_TEST_ASSUME_DIFFERENT_OWNER"] = "1"
+    done = build("podman", "--print", tree=tmp_path, **nothing)
+    assert done.returncode == 1 and "dubious ownership" in done.stderr and not done.stdout, done
+    assert f"git config --global --add safe.directory {tmp_path}" in done.stderr
+    done = build("apptainer", "--from", "a.tar", "--print", tree=tmp_path, **nothing)
+    assert done.returncode == 0, done  # what an archive holds is known
 
 
 @pytest.mark.parametrize(
@@ -60,11 +112,26 @@ def test_print_says_what_would_run(engine: str, variant: str) -> None:
         (["kaniko"], "engines are docker, podman, buildah, apptainer"),
         (["--inputs", "/no/such"], "/no/such is not there"),
         (["apptainer", "--from", "/no/such.tar"], "make it with --archive"),
+        (["podman", "--from", "a.tar"], "a.tar is not for podman; engines that can: apptainer"),
+        (["apptainer", "--target", "test"], "not for apptainer; engines that can: docker podman buildah"),
+        (["apptainer", "--archive", "a.tar"], "not for apptainer; engines that can: docker podman buildah"),
+        (["apptainer", "--oci"], "not for apptainer; engines that can: podman buildah"),
+        (["docker", "--oci"], "--oci is not for docker; engines that can: podman buildah"),
+        (
+            ["buildah", "--base", "oci-archive:/a"],
+            "oci-archive:/a is not for buildah; engines that can: apptainer",
+        ),
+        (
+            ["docker", "--builder", "localimage:/a"],
+            "localimage:/a is not for docker; engines that can: apptainer",
+        ),
+        (["apptainer", "--base", "docker-archive:/a"], "--builder of images.lock are of two kinds"),
+        (["apptainer", "--base", "oci-archive:/a", "--builder", "localimage:/b"], "are of two kinds"),
     ],
     ids=str,
 )
 def test_bad_words_are_refused(words: list[str], says: str) -> None:
-    done = build(*words)
+    done = build("--print", *words) if "--from" not in words else build(*words)
     assert done.returncode == 2 and says in done.stderr, done.stderr
 
 
@@ -80,15 +147,28 @@ def tools(folder: Path, *names: str) -> str:
     return str(folder)
 
 
+def test_the_doctor_is_told_what_will_be_done(tmp_path: Path) -> None:
+    tree, archive = tmp_path / "tree", tmp_path / "a.tar"
+    shutil.copytree(ROOT / "containers", tree / "containers"), archive.touch(), (tmp_path / "bin").mkdir()
+    (tree / "containers/doctor.sh").write_text('echo "doctor $*"; exit 1')
+    path = tools(tmp_path / "bin", "podman", "apptainer")
+    for words, told in (
+        (("podman",), "--for build --engine podman"),
+        (("apptainer", "--from", archive), "--for convert --engine apptainer"),
+    ):
+        done = build(*words, tree=tree, PATH=path)
+        assert done.returncode == 1 and f"doctor {told} --variant cpu" in done.stderr, done
+
+
 def test_a_full_temporary_disk_is_said_before_anything_long(tmp_path: Path) -> None:
     path = tools(tmp_path, "buildah", "apptainer", "squashfuse")
     (tmp_path / "df").unlink()
     (tmp_path / "df").write_text("#!/bin/sh\necho head; echo disk 100 90 10240 90% /\n")
     (tmp_path / "df").chmod(0o755)
-    done = build("buildah", PATH=path, APPTAINER_TMPDIR=str(tmp_path))
+    done = build("buildah", PATH=path, TMPDIR=str(tmp_path))
     assert done.returncode == 1, done
-    assert "has 10 MiB free" in done.stderr and "APPTAINER_TMPDIR" in done.stderr
-    assert "bud" not in done.stdout
+    assert "has 10 MiB free" in done.stderr and "export TMPDIR=" in done.stderr
+    assert "bud" not in done.stdout and "squashfs" not in done.stderr and "image cache" not in done.stderr
 
 
 def test_no_engine_is_said(tmp_path: Path) -> None:
@@ -121,6 +201,21 @@ def test_no_step_of_a_build_touches_folders_of_the_host() -> None:
     """Apptainer shows them to a build: what `rm -rf /tmp/*` removes there is the user's."""
     code = re.sub(r"^\s*#.*$", "", (ROOT / "containers/install.sh").read_text(), flags=re.MULTILINE)
     assert not re.findall(r"(?<![\w.])(?:/tmp|/var/tmp|/home|/root|~/|\$\{?HOME)", code)
+
+
+def test_our_own_wheel_is_built_by_one_hatchling(tmp_path: Path) -> None:
+    """It writes its version into the wheel, and so the digest; no home is made lean for want of a venv."""
+    script = (ROOT / "containers/install.sh").read_text().replace("/opt/", f"{tmp_path}/")
+    uv, kept = tmp_path / "uv/bin/uv", tmp_path / "home/__pycache__"
+    uv.parent.mkdir(parents=True), kept.mkdir(parents=True), (tmp_path / "venv").mkdir()
+    keep = f'while [ "$1" != --build-constraint ]; do shift; done; cp "$2" {tmp_path}/pinned'
+    uv.write_text(f'#!/bin/sh\ncase "$*" in *--build-constraint*) {keep} ;; esac\n')
+    uv.chmod(0o755)
+    command = ["bash", "-c", script, "install.sh", "project"]
+    env = {**os.environ, "HOME": str(kept.parent)}
+    done = subprocess.run(command, env=env, cwd=tmp_path, check=False)
+    assert re.fullmatch(r"hatchling==\d+\.\d+\.\d+\n", (tmp_path / "pinned").read_text())
+    assert done.returncode == 1 and kept.is_dir()
 
 
 def test_hadolint() -> None:
@@ -197,16 +292,35 @@ def test_a_missing_base_image_is_said_at_once() -> None:
     assert "localhost/no-such-image:1 cannot be had" in done.stderr and "--base" in done.stderr
 
 
+@pytest.mark.container
+@pytest.mark.parametrize("engine", ["podman", "buildah"])
+def test_a_base_image_that_is_here_is_not_missing(engine: str, empty_lab: Lab, tmp_path: Path) -> None:
+    """It holds one file, so the build itself fails; that it begins is what counts."""
+    archive, name = tmp_path / "base.tar", f"localhost/nanochat-nothing:{os.getpid()}"
+    with tarfile.open(archive, "w") as tar:
+        tar.add(__file__, "file")
+    empty_lab.run("podman", "import", "--quiet", archive, name)
+    try:
+        words = ("--base", name, "--builder", name, "--", "--layers=false", "--force-rm")
+        done = build(engine, *words, CONTAINERS_CONF=empty_lab.env["CONTAINERS_CONF"])
+    finally:
+        empty_lab.run("podman", "rmi", "--force", name)
+    assert done.returncode != 0 and "cannot be had" not in done.stderr, done.stderr
+    begun = {"podman": "podman build --format docker", "buildah": "buildah bud --format docker"}[engine]
+    assert begun in done.stdout and "STEP 1/" in done.stdout, done
+
+
 # $1 is a folder of the plain user's; its mounts end with the namespace, and so does what is amiss.
 AS_USER = """
 cd "$1"; mkdir dev temp; chmod 777 temp
 mount -t tmpfs none dev; mknod -m 666 dev/fuse c 10 229; mount --bind dev/fuse /dev/fuse
 FAULT
+export GIT_CONFIG_COUNT=1 GIT_CONFIG_KEY_0=safe.directory GIT_CONFIG_VALUE_0='*' # the clone is root's
 exec su USER -c 'PATH=PATHS TMPDIR=$PWD/temp HOME=$PWD bash COMMAND'"""
 # Also where there is one.
 NO_DRIVER = """mount -t tmpfs none /proc/driver
 for smi in $(PATH=PATHS type -ap nvidia-smi); do mount --bind /dev/null "$smi"; done"""
-BUILD = "build.sh apptainer --base docker-archive:/no/such.tar"
+BUILD = "build.sh apptainer --base docker-archive:/no/such.tar --builder docker-archive:/no/rust.tar"
 
 
 @pytest.mark.container
@@ -237,16 +351,16 @@ def test_on_this_machine_with_one_thing_really_amiss(
 
 
 @pytest.mark.net
-@pytest.mark.parametrize("platform", ["x86_64-manylinux_2_28", "aarch64-manylinux_2_28"])
+@pytest.mark.parametrize("machine", ["x86_64-manylinux_2_28", "aarch64-manylinux_2_28"])
 @pytest.mark.parametrize("lock", ["cpu", "cu126", "cu128", "cu130"])
-def test_locks_resolve_on_both_architectures(lock: str, platform: str, tmp_path: Path) -> None:
+def test_locks_resolve_on_both_architectures(lock: str, machine: str, tmp_path: Path) -> None:
     """Every package is to be had there; torch is the registry's build, for its own index may be far."""
     uv = shutil.which("uv", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
     if uv is None:
         pytest.skip("uv is not on PATH")
     file = ROOT / "env" / "locks" / f"{lock}.txt"
     env = {k: v for k, v in os.environ.items() if k not in ("UV_FIND_LINKS", "PIP_FIND_LINKS")}
-    where = ["--constraint", file, "--python-version", "3.11", "--python-platform", platform]
+    where = ["--constraint", file, "--python-version", "3.11", "--python-platform", machine]
     extras = ["--extra", "report", "--extra", "serve", "--extra", "slurm"]
     out = tmp_path / "out.txt"
     command = [uv, "pip", "compile", "-q", ROOT / "pyproject.toml", *where, *extras, "-o", out]
