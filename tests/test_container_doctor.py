@@ -296,11 +296,12 @@ def test_new_and_unknown_versions_are_no_fault(said: str, machine: Machine) -> N
 
 
 def installed(machine: Machine, place: str) -> Path:
-    """An Apptainer of its own folder, which PATH names by a link, and the place of its helpers there."""
+    """An Apptainer of its own folder, which PATH names by links, and the place of its helpers there."""
     top = machine.root / "opt"
     (top / "bin").mkdir(parents=True)
     (machine.bin / "apptainer").rename(top / "bin/apptainer")
-    (machine.bin / "apptainer").symlink_to(top / "bin/apptainer")
+    (machine.root / "apptainer").symlink_to("opt/bin/apptainer")
+    (machine.bin / "apptainer").symlink_to(machine.root / "apptainer")
     (top / place).mkdir(parents=True, exist_ok=True)
     return top / place
 
@@ -350,5 +351,5 @@ def test_on_this_machine_it_ends_with_a_verdict() -> None:
 
 
 def test_drivers_are_those_of_python() -> None:
-    text = SCRIPT.read_text(encoding="utf-8")
+    text = SCRIPT.with_name("doctor_hardware.sh").read_text(encoding="utf-8")
     assert f"cu130) echo {MIN_DRIVER[13]}" in text and f"cu126 | cu128) echo {MIN_DRIVER[12]}" in text
