@@ -6,7 +6,7 @@
 #
 #   --torch    auto (default): a GPU driver means CUDA, none means the CPU wheel; any other name that uv knows
 #              as a torch backend (cu126, rocm6.4, xpu) is passed on
-#   --extras   what to install beside the base: report serve slurm track clean export bench dev
+#   --extras   what to install beside the base: report serve slurm track clean export bench harness dev
 #              (comma separated; default: report)
 #   --venv     where to make it (default: .venv in the clone)
 #   --dry-run  say what would be done, and do nothing
@@ -38,8 +38,8 @@ parse_options() {
   done
   for extra in $(words "$EXTRAS"); do
     case $extra in
-      report | serve | slurm | track | clean | export | bench | dev) ;;
-      *) fail "unknown extra $extra; legal are report serve slurm track clean export bench dev" 2 ;;
+      report | serve | slurm | track | clean | export | bench | harness | dev) ;;
+      *) fail "unknown extra $extra; legal are report serve slurm track clean export bench harness dev" 2 ;;
     esac
   done
   [[ $TORCH =~ ^[a-z]+[0-9.]*$ ]] || fail "unknown torch $TORCH; legal are auto, cpu, cu130 and uv's backends" 2

@@ -26,6 +26,14 @@ is_rootless() { # root of its containers is the user who runs it
   [ -z "$PRINT" ] && [[ $("$engine" info --format '{{.SecurityOptions}}' 2>/dev/null) == *rootless* ]]
 }
 
+has_init() { # Debian's podman comes without one
+  local place
+  for place in /usr/libexec/podman /usr/local/libexec/podman /usr/lib/podman /usr/local/lib/podman; do
+    [ ! -x "$place/catatonit" ] || return 0
+  done
+  command -v catatonit >/dev/null
+}
+
 parse_options "$@"
 engine=${NANOCHAT_ENGINE:-$(find_engine)}
 prepare
@@ -34,8 +42,9 @@ user=$(id -u):$(id -g) podman=''
 if is_podman; then podman=yes
 elif is_rootless; then user=0:0; fi
 # SELinux would deny the mounts, and relabelling them is not ours.
-flags=(--rm --init --read-only "--tmpfs=/tmp:rw,exec" --cap-drop=all --security-opt=no-new-privileges
+flags=(--rm --read-only "--tmpfs=/tmp:rw,exec" --cap-drop=all --security-opt=no-new-privileges
   --security-opt=label=disable --user "$user" --workdir "$OUT" --shm-size=8g --interactive)
+if [ -z "$podman" ] || has_init; then flags+=(--init); fi
 if [ -t 0 ] && [ -t 1 ]; then flags+=(--tty); fi
 if [ -n "$podman" ] && [ "$(id -u)" -ne 0 ]; then flags+=(--userns=keep-id); fi
 if [ -n "$PORT" ]; then flags+=(--publish "127.0.0.1:$PORT:$PORT")

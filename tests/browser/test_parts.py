@@ -24,7 +24,7 @@ FUZZ = """async ([texts, seed]) => {
   const drawn = (text, size) => {
     const place = document.createElement('div'), grows = new Markdown(place);
     for (let at = 0; at < text.length; at += size) grows.push(text.slice(at, at + size));
-    return place.innerHTML;
+    return [...place.children].map((node) => node.outerHTML).join('');
   };
   const ends = ['\\n', '\\n', '\\n\\n', ' ', '  ', ':', '.'];
   const parts = ['a', 'b c', '|', '-', '*', '**', '1', '#', '>', '`', '```', ...ends];
