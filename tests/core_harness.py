@@ -48,11 +48,16 @@ class Asked:
     spans: Spans
 
 
-def rendered(bundle: Path, task: str, rows: int | None, tokenizer: Tokenizer) -> list[Asked]:
-    """Context and options that joined are our prompts, cut where our targets begin."""
+def rendered(bundle: Path, task: str, rows: int | None, tokenizer: Tokenizer, longest: int) -> list[Asked]:
+    """Context and options that joined are our prompts, cut where our targets begin.
+
+    Prompts of more than `longest` tokens, the model's context, are left out: the harness cuts, we read on.
+    """
     asked = []
     for item in open_bundle(bundle, [task]).questions(task, rows).items:
         spans, _ = spans_of(item, "multiple_choice", tokenizer, None)
+        if max(map(len, spans.rows)) > longest:
+            continue
         shared = tokenizer.decode_bytes(spans.rows[0][1 : spans.starts[0]])
         context = shared.decode("utf-8", errors="ignore")  # a character may begin there and end in the option
         assert all(prompt.startswith(context) for prompt in item.prompts)
@@ -123,7 +128,8 @@ def verdict(found: list[Agreement]) -> list[str]:
         f"{items} items, {same} with the same targets ({same / items:.1%}), same choice on {chosen} of them"
     )
     print(f"with other targets: same choice on {others} of {items - same}")
-    faults = [f"{one.name}: log-likelihoods differ by {one.off:.1e}" for one in found if one.off > CLOSE]
+    faults = [f"{one.name}: no question fits the context" for one in found if not one.items]
+    faults += [f"{one.name}: log-likelihoods differ by {one.off:.1e}" for one in found if one.off > CLOSE]
     if chosen < SAME_CHOICE * same:
         faults.append(f"only {chosen} of {same} choices with the same targets are the same")
     if chosen + others < SAME_CHOICE * OF_ITEMS * items:
@@ -169,7 +175,7 @@ def run(
     """Export, ask the harness, ask ourselves; `folder` takes the files."""
     export_hf.export(model, tokenizer, folder / "model")
     (folder / "tasks").mkdir()
-    asked = {name: rendered(bundle, name, rows, tokenizer) for name in names}
+    asked = {name: rendered(bundle, name, rows, tokenizer, model.config.context) for name in names}
     for name in names:
         write_task(folder / "tasks", name, asked[name])
     lm = hugging_face(folder / "model", batch=4)

@@ -23,6 +23,7 @@ from nanochat import export_hf
 from nanochat.checkpoint_manager import load_model
 from nanochat.engine import Engine
 from nanochat.likelihood import Spans
+from nanochat.serve.model import Tools
 from nanochat.tokenizer import Tokenizer
 
 pytestmark = pytest.mark.slow
@@ -55,7 +56,7 @@ def test_the_harness_reads_the_same_from_the_server(test_data: Path, tmp_path: P
     [theirs] = core_harness.ask_harness(hf, tmp_path / "tasks", ["arc_easy"]).values()
     from lm_eval.models.openai_completions import LocalCompletionsAPI
 
-    with served(Engine(model, tokenizer)) as one:
+    with served(Engine(model, tokenizer, Tools())) as one:
         api = LocalCompletionsAPI(
             base_url=f"{one.url}/v1/completions", model=one.model.id, tokenizer=str(tmp_path / "model"),
             tokenizer_backend="huggingface", add_bos_token=True, max_length=model.config.context,
