@@ -212,10 +212,10 @@ def verdict(found: list[Agreement]) -> list[str]:
     return faults
 
 
-def trained(test_data: Path, folder: Path, arch: str) -> Path:
+def trained(test_data: Path, folder: Path, arch: str, context: int = 512) -> Path:
     """A base folder with the run `arch`: a d4 after 40 short steps on real text (a minute on two cores)."""
     where = ["--base-dir", str(folder), "--data-dir", str(test_data / "pretrain")]
-    shape = ["--depth", "4", "--head-dim", "64", "--context", "1024", "--device-batch-rows", "4"]
+    shape = ["--depth", "4", "--head-dim", "64", "--context", str(context), "--device-batch-rows", "4"]
     recipe = ["--preset", "short", "--steps", "40", "--total-batch-tokens", "4096", "--eval-tokens", "4096"]
     for command in (
         ["scripts.tok_train", "--vocab-size", "4096", "--max-chars", "5_000_000"],

@@ -187,6 +187,7 @@ def test_a_corrupt_shard(world: Path, base: Path) -> None:
     assert not ckpt.list_steps(base / "base_tiny")
 
 
+@pytest.mark.slow
 def test_empty_documents_only(world: Path, base: Path) -> None:
     from nanochat import dataset
 

@@ -28,6 +28,7 @@ def test_image(): pytest.skip("UV_FIND_LINKS names no folder with a wheel of tor
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("required", "wheels", "outcome", "code"),
     [

@@ -249,6 +249,7 @@ IDS, PLACE = "/etc/subuid", "temporary folder: "
 ALL = {"namespaces", IDS, "/dev/fuse", "mksquashfs", PLACE, "image cache", "place of the image", "too old"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "found"),
     [(["docker"], set()), (["podman"], {"namespaces", IDS, PLACE}), (["buildah"], {"namespaces", IDS, PLACE}),

@@ -89,6 +89,7 @@ def small_model(arch: str) -> GPT:
 # ----------------------------------------------------------------------------- against the twin
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arch", ["modern", "classic"])
 def test_every_task_agrees_with_the_twin(arch: str, bundle: Path, tokenizer: Tokenizer) -> None:
     model = small_model(arch)

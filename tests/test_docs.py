@@ -46,6 +46,7 @@ def test_local_cpu_quickstart(base: Path) -> None:
         assert run.stdout.strip(), f"{line} printed nothing"
 
 
+@pytest.mark.slow
 def test_add_a_task() -> None:
     """The page's code, as one program."""
     page = (ROOT / "docs/how-to/add-a-task.md").read_text(encoding="utf-8")

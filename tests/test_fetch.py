@@ -101,6 +101,7 @@ def test_a_server_that_lies_to_the_end_leaves_no_file(hub: Hub, base: Path) -> N
     assert kinds(base, shards(), verify=True) == []
 
 
+@pytest.mark.slow
 def test_a_killed_fetch_goes_on_where_it_was(hub: Hub, base: Path) -> None:
     """kill -9 in the middle of a file; the next process takes over the half and asks for the rest."""
     big = hub.put(f"{CORPUS}/shard_00000.parquet", b"")
@@ -284,6 +285,7 @@ def test_what_only_a_stage_can_make_is_said(base: Path, capsys: pytest.CaptureFi
     assert "make it: python -m scripts.sample_world" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_the_program_without_a_network(base: Path) -> None:
     command = [sys.executable, "-m", "scripts.download_data", "--stages", "tok_train", "--shards", "2"]
     env = {**os.environ, "HF_ENDPOINT": "http://127.0.0.1:9"}

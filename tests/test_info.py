@@ -199,6 +199,7 @@ def test_without_arguments_the_apps_are_listed() -> None:
     assert missing in ([], ["chat_web"])
 
 
+@pytest.mark.slow
 def test_an_app_gets_its_words_and_gives_its_exit_code(base: Path) -> None:
     done = run("scripts", "info", "--json", "--base-dir", str(base / "x"))
     assert json.loads(done.stdout)["places"]["base folder"] == str(base / "x"), done.stderr

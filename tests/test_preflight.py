@@ -248,6 +248,7 @@ def run_script(base: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=False, timeout=60)
 
 
+@pytest.mark.slow
 def test_the_program_prints_all_and_exits_with_the_code(world: World, tmp_path: Path) -> None:
     (tmp_path / "lab.env").write_text(
         "ACCOUNT=nobody\nGPU_PARTITION=gpu\nGPUS_PER_NODE=2\nDEVICE=cpu\nMAX_HOURS=99\n"

@@ -126,6 +126,7 @@ def chat(score: float, **more: Any) -> dict[str, Any]:
     return {"exams": {"mmlu": {**facts, "chance": 0.25, "overlong": 7}, **more}, "chatcore": core}
 
 
+@pytest.mark.slow
 def test_the_chat_evaluation_stands_in_both_pages(run: Path) -> None:
     """Stage beside stage, with intervals; a ChatCORE that lacks tasks is not shown."""
     sampled = {"score": 0.1, "low": 0.05, "high": 0.2, "n": 50, "pass_at": {"1": 0.1, "8": 0.4}, "empty": 3}
@@ -269,6 +270,7 @@ def test_examples_take_the_exams_in_turn(run: Path) -> None:
     assert prompts == ["2 plus 3?", HOSTILE, "2 plus 4?"]
 
 
+@pytest.mark.slow
 def test_the_program_writes_three_files_here_and_in_the_newest(
     run: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

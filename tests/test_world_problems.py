@@ -61,6 +61,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_the_files_are_kept_and_never_overwritten(written: Path, tmp_path: Path) -> None:
     shutil.copytree(written, tmp_path, dirs_exist_ok=True)
     texts = {name: (tmp_path / name).read_text() for name in FILES}
