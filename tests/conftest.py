@@ -130,6 +130,15 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
 
 
 @pytest.fixture
+def harness_offline(monkeypatch: pytest.MonkeyPatch) -> None:
+    """lm-evaluation-harness asks no hub; the tests after this one may."""
+    import core_harness
+
+    for name, value in core_harness.OFFLINE.items():
+        monkeypatch.setenv(name, value)
+
+
+@pytest.fixture
 def require() -> Callable[[str], None]:
     """`require(tool)`: skip without the tool, or fail where NANOCHAT_REQUIRE names it."""
     return _require

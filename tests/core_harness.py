@@ -35,6 +35,7 @@ from nanochat.probe import pick_threads
 from nanochat.tokenizer import Tokenizer
 
 TASKS = ("arc_easy", "hellaswag", "piqa")
+OFFLINE = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
 CLOSE, SAME_CHOICE, OF_ITEMS = 1e-3, 0.99, 0.95
 
 
@@ -81,7 +82,6 @@ def write_task(folder: Path, name: str, asked: list[Asked]) -> None:
 
 def hugging_face(model: Path, batch: int) -> Any:
     """The harness's own model of an exported folder."""
-    os.environ.update(HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1", TOKENIZERS_PARALLELISM="false")
     from lm_eval.models.huggingface import HFLM
 
     return HFLM(pretrained=str(model), device="cpu", dtype="float32", add_bos_token=True, batch_size=batch)
@@ -184,6 +184,7 @@ def run(
 
 
 def main() -> int:
+    os.environ.update(OFFLINE)
     options = arguments(__doc__, "classic", ",".join(TASKS)).parse_args()
     torch.set_num_threads(pick_threads(options.threads))
     model, tokenizer, _ = checkpoint_manager.load_model(options.base_dir, "base", options.run, ALONE.device)

@@ -51,6 +51,7 @@ def test_transformers_gives_the_same_logits(
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("harness_offline")
 def test_the_harness_reads_the_same_likelihoods(test_data: Path, tmp_path: Path) -> None:
     """12 rows of three tasks; all rows: `python tests/core_harness.py`."""
     pytest.importorskip("lm_eval", reason="lm-evaluation-harness is not installed: the extra `harness`")
