@@ -1,6 +1,7 @@
 /**
  * Markdown as DOM nodes, also while it is still being written: closed blocks stay as they are, only the last one is
- * made anew, or two where the last one may yet turn out to go on with the one before. Headings, paragraphs, lists, quotes, code with a copy button, tables, rules; no HTML, no images.
+ * made anew, or two where the last one may yet turn out to go on with the one before. Headings, paragraphs, lists,
+ * quotes, code with a copy button, tables, rules; no HTML, no images.
  */
 
 import { copy, el, iconButton } from "./dom.js";
