@@ -130,12 +130,15 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
 
 
 @pytest.fixture
-def harness_offline(monkeypatch: pytest.MonkeyPatch) -> None:
-    """lm-evaluation-harness asks no hub; the tests after this one may."""
-    import core_harness
+def harness(monkeypatch: pytest.MonkeyPatch) -> None:
+    """lm-evaluation-harness, asking no hub. Not by variables, which libraries read once, for all tests."""
+    pytest.importorskip("lm_eval", reason="lm-evaluation-harness is not installed: the extra `harness`")
+    import datasets.config
+    import huggingface_hub.constants
 
-    for name, value in core_harness.OFFLINE.items():
-        monkeypatch.setenv(name, value)
+    for module in (datasets.config, huggingface_hub.constants):
+        monkeypatch.setattr(module, "HF_HUB_OFFLINE", True)
+    monkeypatch.setenv("TOKENIZERS_PARALLELISM", "false")
 
 
 @pytest.fixture

@@ -35,7 +35,6 @@ from nanochat.probe import pick_threads
 from nanochat.tokenizer import Tokenizer
 
 TASKS = ("arc_easy", "hellaswag", "piqa")
-OFFLINE = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
 CLOSE, SAME_CHOICE, OF_ITEMS = 1e-3, 0.99, 0.95
 
 
@@ -184,7 +183,7 @@ def run(
 
 
 def main() -> int:
-    os.environ.update(OFFLINE)
+    os.environ.update(HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1", TOKENIZERS_PARALLELISM="false")
     options = arguments(__doc__, "classic", ",".join(TASKS)).parse_args()
     torch.set_num_threads(pick_threads(options.threads))
     model, tokenizer, _ = checkpoint_manager.load_model(options.base_dir, "base", options.run, ALONE.device)

@@ -51,10 +51,9 @@ def test_transformers_gives_the_same_logits(
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("harness_offline")
+@pytest.mark.usefixtures("harness")
 def test_the_harness_reads_the_same_likelihoods(test_data: Path, tmp_path: Path) -> None:
     """12 rows of three tasks; all rows: `python tests/core_harness.py`."""
-    pytest.importorskip("lm_eval", reason="lm-evaluation-harness is not installed: the extra `harness`")
     base = core_twin.trained(test_data, tmp_path, "classic", context=1024)  # ten shots fit
     model, tokenizer, _ = load_model(base, "base", "classic", torch.device("cpu"))
     found = core_harness.run(model, tokenizer, test_data / "eval_bundle", 12, tmp_path)

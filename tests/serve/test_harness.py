@@ -44,9 +44,8 @@ def likelihoods(sample: dict[str, Any]) -> list[float]:
     return [float(answer[0][0]) for answer in sample["resps"]]
 
 
-@pytest.mark.usefixtures("harness_offline")
+@pytest.mark.usefixtures("harness")
 def test_the_harness_reads_the_same_from_the_server(test_data: Path, tmp_path: Path) -> None:
-    pytest.importorskip("lm_eval", reason="lm-evaluation-harness is not installed: the extra `harness`")
     base = Path(os.environ.get("NANOCHAT_CLASSIC") or core_twin.trained(test_data, tmp_path, "classic"))
     model, tokenizer, _ = load_model(base, "base", "classic", torch.device("cpu"))
     export_hf.export(model, tokenizer, tmp_path / "model")
