@@ -1,16 +1,18 @@
 """Prefill and decode against transformers' Llama: the same width, layers, heads, vocabulary, dtype, greedy.
 
-What it is: for each shape, precision and batch, seconds to the first token (prefill) and of each later one
-(decode), both sides at each number of threads in turn; a row compares the best of ours with the best of the
-peer's, eager `generate()` and, with --compile, its static-cache form (compiling is not in the figures). For
-d12 at batch 1 also how much of torch's own one-row product and of plain reading decode reaches. Weights are
-random; matrices differ by less than 2 %. Run: `python -m scripts.bench generate --shapes d4 --batches 1,4`.
+What it is: for each shape, precision and batch, seconds until every row has its first token (prefill) and of
+each step after that, in which every row writes one (decode), both sides at each number of threads in turn; a
+line compares the best of ours with the best of the peer's, eager `generate()` and, with --compile, its
+static-cache form (compiling is not in the figures). For d12 at batch 1 also how much of torch's own one-row
+product and of plain reading decode reaches. What it is not: a test of load (`bench serve`) or trained models:
+weights are random, matrices differ by less than 2 %. Run: `python -m scripts.bench generate --shapes d4`.
 """
 
 from __future__ import annotations
 
 import statistics
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -34,9 +36,11 @@ SHAPES = {
     for name, depth, vocab in (("d4", 4, 8192), ("d12", 12, 32768))
 }  # fmt: skip
 PROMPT_TOKENS, PREFILL_TOKENS = 128, 511
-NEW_TOKENS = {"d4": 48, "d12": 24}  # the last of 64 prompts begins its reply three steps after the first
+NEW_TOKENS = {"d4": 48, "d12": 24}
+LEAD = 8  # steps, at most, by which the first prompts' replies are ahead of the last's; they must not end
 
-Generate = Callable[[Tensor, int], object]  # (B, T) prompts, new tokens
+# (B, T) prompts and new tokens -> for each, when (`time.perf_counter`) every row had it
+Generate = Callable[[Tensor, int], list[float]]
 
 
 @dataclass
@@ -96,18 +100,12 @@ def _measure(sides: dict[str, Generate], prompts: Tensor, new: int, config: Benc
             side(prompts, 1 + new)
         for _ in range(config.repetitions):
             for name, side in sides.items():
-                first = _seconds(side, prompts, 1)
-                times.first.setdefault((name, threads), []).append(first)
+                start = time.perf_counter()
+                marks = side(prompts, 1 + new)
+                times.first.setdefault((name, threads), []).append(marks[0] - start)
                 if new:
-                    later = (_seconds(side, prompts, 1 + new) - first) / new
-                    times.later.setdefault((name, threads), []).append(later)
+                    times.later.setdefault((name, threads), []).append((marks[-1] - marks[0]) / new)
     return times
-
-
-def _seconds(side: Generate, prompts: Tensor, new: int) -> float:
-    start = time.perf_counter()
-    side(prompts, new)
-    return time.perf_counter() - start
 
 
 # ----------------------------------------------------------------------------- sides
@@ -120,12 +118,18 @@ def _engine(shape: GPTConfig, dtype: torch.dtype) -> Engine:
 
 
 def _ours(engine: Engine) -> Generate:
-    def generate(prompts: Tensor, new: int) -> None:
-        requests = (Request(p, new, GREEDY, stop=frozenset()) for p in prompts.tolist())
-        replies = [engine.reply(request) for request in requests]
-        for _ in engine.run(replies):
-            pass
-        assert all(len(reply.ids) == new for reply in replies)
+    def generate(prompts: Tensor, new: int) -> list[float]:
+        requests = (Request(p, new + LEAD, GREEDY, stop=frozenset()) for p in prompts.tolist())
+        marks: list[float] = []
+        rows: Counter[int] = Counter()  # how many replies have so many tokens, or more
+        for reply in engine.run([engine.reply(request) for request in requests]):
+            rows[len(reply.ids)] += 1
+            if rows[1 + len(marks)] == len(prompts):
+                marks.append(time.perf_counter())
+            if len(marks) == new:
+                break
+        assert len(marks) == new
+        return marks
 
     return generate
 
@@ -155,16 +159,31 @@ def _compiling() -> Any:
     return compiling
 
 
+class Marks:
+    """A streamer: when the prompt and each new token were handed over."""
+
+    def __init__(self) -> None:
+        self.times: list[float] = []
+
+    def put(self, _: Tensor) -> None:
+        self.times.append(time.perf_counter())
+
+    def end(self) -> None:
+        """There is nothing to flush."""
+
+
 def _theirs(model: Any, compiling: Any) -> Generate:
     options = {"cache_implementation": "static", "compile_config": compiling} if compiling else {}
 
-    def generate(prompts: Tensor, new: int) -> None:
+    def generate(prompts: Tensor, new: int) -> list[float]:
+        marks = Marks()
         with torch.inference_mode():
             found = model.generate(
                 prompts, attention_mask=torch.ones_like(prompts), max_new_tokens=new, min_new_tokens=new,
-                do_sample=False, pad_token_id=0, **options,
+                do_sample=False, pad_token_id=0, streamer=marks, **options,
             )  # fmt: skip
-        assert found.size(1) == prompts.size(1) + new
+        assert found.size(1) == prompts.size(1) + new and len(marks.times) == 1 + new
+        return marks.times[1:]
 
     return generate
 
