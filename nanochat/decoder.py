@@ -12,7 +12,6 @@ Legend: N new tokens of all rows, C width, H query heads, KVH key/value heads, D
 from __future__ import annotations
 
 import functools
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -22,35 +21,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from nanochat.gpt import EPSILON, GATE_CHANNELS, QK_SCALE, SMEAR_CHANNELS
+from nanochat.decoder_ops import Norm, Product, in_parts
+from nanochat.gpt import GATE_CHANNELS, QK_SCALE, SMEAR_CHANNELS
 from nanochat.kv_slots import KVSlots
 from nanochat.probe import bfloat16_gain
 
 if TYPE_CHECKING:
     from nanochat.gpt import GPT, Block
-
-PACK_ROWS = 16  # the number of rows that oneDNN lays a matrix out for; it serves others as well
-PACKED_PAYS = range(3, 256)  # rows; for fewer and for more, MKL and the plain layout win in float32
-WIDE_PAYS = 128  # rows from which bfloat16 is turned into float32 where that is the faster one
-SMALL = 1 << 18  # weights of a float32 matrix for which MKL likes one input's weights side by side
-
-
-class Norm:
-    """`gpt.norm` of vectors of one size, in four operations where torch's own, on a CPU, is twelve."""
-
-    def __init__(self, size: int, device: torch.device) -> None:
-        self.root = torch.tensor(size**0.5, device=device)
-        self.least = torch.tensor((size * EPSILON) ** 0.5, device=device)
-
-    def __call__(self, x: Tensor) -> Tensor:
-        if x.dtype == torch.float32:
-            return x * (self.root / self.length(x))
-        wide = x.float()
-        return wide.mul_(self.root / self.length(wide)).to(x.dtype)
-
-    def length(self, x: Tensor) -> Tensor:
-        """(..., 1) lengths of float32 vectors, never zero; over them a vector is its norm over `root`."""
-        return torch.hypot(torch.linalg.vector_norm(x, 2, -1, True), self.least)
 
 
 @dataclass(frozen=True)
@@ -65,47 +42,6 @@ class Span:
     @property
     def end(self) -> int:
         return self.start + len(self.ids)
-
-
-class Product:
-    """`x @ weight.T`, the weights laid out as is fastest on a CPU.
-
-    In bfloat16 that is oneDNN's own layout (1.1 to 2 times as fast as a plain one), in float32 it is for some
-    rows of a large matrix; a small one is turned, which gains 5 % at one row and up to 40 % at 64. `widens`:
-    many rows of bfloat16 are multiplied in float32.
-    """
-
-    def __init__(self, weight: Tensor, *, widens: bool = False) -> None:
-        self.plain, self.widens = weight, widens
-        self.packed_rows = range(0)  # numbers of rows for oneDNN's layout
-        if weight.device.type != "cpu" or not torch.backends.mkldnn.is_available():
-            return
-        if weight.dtype == torch.float32 and weight.numel() <= SMALL:
-            self.plain = weight.t().contiguous().t()
-        elif weight.dtype == torch.float32:
-            self.packed_rows = PACKED_PAYS
-        elif weight.dtype == torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported():
-            self.packed_rows = range(WIDE_PAYS if widens else sys.maxsize)
-        if self.packed_rows:
-            self.packed = torch.ops.mkldnn._reorder_linear_weight(weight, PACK_ROWS)
-        if self.packed_rows.stop == sys.maxsize:
-            del self.plain
-
-    def __call__(self, x: Tensor, *, relu: bool = False) -> Tensor:
-        """(N, in) -> (N, out)."""
-        rows = x.size(0)
-        if rows in self.packed_rows:
-            spare = spare_rows(rows)
-            x = torch.cat((x, x[:spare])) if spare else x
-            y = torch.ops.mkldnn._linear_pointwise(x, self.packed, None, "relu" if relu else "none", [], "")
-            return y[:rows] if spare else y
-        y = F.linear(x.float(), self.plain.float()).to(x.dtype) if self.widens else F.linear(x, self.plain)
-        return y.relu_() if relu else y
-
-
-def spare_rows(rows: int) -> int:
-    """Rows to add, an eighth at most: for each number of rows oneDNN makes and keeps code, half a MiB."""
-    return -rows % (1 << max(0, rows.bit_length() - 4))
 
 
 class _Layer:
@@ -206,17 +142,17 @@ class Decoder:
         return x + self.smear[0] * gate * previous
 
     def _block(self, i: int, layer: _Layer, x: Tensor, step: _Step, ve: Tensor | None) -> Tensor:
-        x = layer.o(self._attention(i, layer, self.norm(x), step, ve)).add_(x)
+        x = layer.o(self._attention(i, layer, self.norm(x), step, ve), "add", x)
         h = self.norm(x)
-        activation = self.config.activation
-        up = layer.up(h, relu=activation == "relu2")
         if layer.gate is not None:
-            up = F.silu(layer.gate(h)).mul_(up)
-        elif activation == "relu2":
-            up = up.mul_(up)
+            up = layer.up(h, "mul", layer.gate(h, "swish"))
+        elif self.config.activation == "relu2":
+            up = layer.up(h, "relu")
+            for (part,) in in_parts(up):
+                part.mul_(part)
         else:
-            up = F.gelu(up) if activation == "gelu" else F.silu(up)
-        return layer.down(up).add_(x)
+            up = F.gelu(layer.up(h)) if self.config.activation == "gelu" else layer.up(h, "swish")
+        return layer.down(up, "add", x)
 
     def _attention(self, i: int, layer: _Layer, x: Tensor, step: _Step, ve: Tensor | None) -> Tensor:
         n, heads, kv_heads, head_dim = x.size(0), self.heads, self.kv_heads, self.head_dim
@@ -225,13 +161,14 @@ class Decoder:
         if ve is not None and layer.value_gate is not None:
             gate = 3 * torch.sigmoid(F.linear(x[:, :GATE_CHANNELS], layer.value_gate))
             v.add_(gate[..., None] * ve.view(n, kv_heads, head_dim))
-        wide = qk.float()  # itself in float32
-        wide.view(torch.complex64).mul_(step.turns)
-        wide.div_(self.head_norm.length(wide))
-        if wide is not qk:
-            qk.copy_(wide)
+        for part, turns in in_parts(qk, step.turns):
+            wide = part.float()  # itself in float32
+            wide.view(torch.complex64).mul_(turns)
+            wide.div_(self.head_norm.length(wide))
+            if wide is not part:
+                part.copy_(wide)
         q, kv = qkv.split_with_sizes((heads, 2 * kv_heads), 1)
-        step.slots.write(i, step.places, kv)
+        step.store(i, kv)
         if len(step.parts) == 1:
             return self._attend(i, layer.window, step.parts[0], q, step)
         return torch.cat([self._attend(i, layer.window, part, q[part.tokens], step) for part in step.parts])
@@ -239,12 +176,13 @@ class Decoder:
     def _attend(self, i: int, window: int, part: _Part, q: Tensor, step: _Step) -> Tensor:
         """(N, H, D) queries of a part -> (N, C)."""
         k, v = part.stored(window, step.slots)[i]
-        mask = part.mask(window, self.device)
         if part.width == 1:
+            mask = part.mask(window, q)
             y = F.scaled_dot_product_attention(q.unsqueeze(2), k, v, attn_mask=mask, **self.attending)
             return y.reshape(q.size(0), -1)
         if self.widens:
             q, k, v = q.float(), k.float(), v.float()
+        mask = part.mask(window, q)
         q = q.view(part.count, part.width, self.heads, -1).transpose(1, 2)
         y = F.scaled_dot_product_attention(q, k, v, mask, is_causal=mask is None, **self.attending)
         return y.transpose(1, 2).reshape(-1, self.heads * self.head_dim).to(self.dtype)
@@ -281,20 +219,22 @@ class _Part:
             self._stored[window] = slots.views(self.rows, self.columns(window))
         return self._stored[window]
 
-    def mask(self, window: int, device: torch.device) -> Tensor | None:
-        """(B, 1, T, S), True = may attend; None if all columns up to a query's own count."""
+    def mask(self, window: int, q: Tensor) -> Tensor | None:
+        """(B, 1, T, S) to be added to scores: 0 or, where a query must not attend, -inf; None if all columns
+        up to a query's own count."""
         if window not in self._masks:
-            self._masks[window] = self._mask(window, device)
+            self._masks[window] = self._mask(window, q)
         return self._masks[window]
 
-    def _mask(self, window: int, device: torch.device) -> Tensor | None:
+    def _mask(self, window: int, q: Tensor) -> Tensor | None:
         columns = self.columns(window)
         is_even = self.least + self.width == self.end
         if is_even and (self.width == 1 or (self.end == self.width <= window)):
             return None
-        own = torch.tensor(self.starts, device=device)[:, None] + torch.arange(self.width, device=device)
-        distance = own[..., None] - torch.arange(columns.start, columns.stop, device=device)
-        return ((distance >= 0) & (distance < window))[:, None]
+        own = torch.tensor(self.starts, device=q.device)[:, None] + torch.arange(self.width, device=q.device)
+        distance = own[..., None] - torch.arange(columns.start, columns.stop, device=q.device)
+        hidden = ((distance < 0) | (distance >= window))[:, None]
+        return q.new_zeros(hidden.shape).masked_fill_(hidden, -torch.inf)
 
 
 class _Step:
@@ -304,19 +244,11 @@ class _Step:
         self.slots = slots
         device = decoder.device
         self.ids = torch.tensor([i for span in spans for i in span.ids], device=device)
-        self.places: slice | Tensor
-        firsts = [span.row * slots.columns for span in spans]
-        if len(spans) == 1:
-            self.places = slice(firsts[0] + spans[0].start, firsts[0] + spans[0].end)
-            turns = decoder.turns[spans[0].start : spans[0].end]
-        else:
-            places = [
-                first + c for first, s in zip(firsts, spans, strict=True) for c in range(s.start, s.end)
-            ]
-            self.places = torch.tensor(places, device=device)
-            columns = [column for span in spans for column in range(span.start, span.end)]
-            turns = decoder.turns[torch.tensor(columns, device=device)]
-        self.turns = turns[:, None]  # (N, 1, D/2)
+        rows = [span.row for span in spans for _ in span.ids]
+        columns = [column for span in spans for column in range(span.start, span.end)]
+        self.store = slots.writer(rows, columns)
+        one_row = slice(spans[0].start, spans[0].end) if len(spans) == 1 else None
+        self.turns = decoder.turns[one_row or torch.tensor(columns, device=device)][:, None]  # (N, 1, D/2)
         self.parts = [_Part([span for _, span in group], group[0][0]) for group in _neighbours(spans)]
 
 

@@ -9,51 +9,70 @@ Legend: L layers, R rows, S columns, KVH key/value heads, D head dim. Run: `pyte
 
 from __future__ import annotations
 
-import numpy as np
+import contextlib
+import math
+import mmap
+import sys
+from collections.abc import Callable, Sequence
+
 import torch
 from torch import Tensor
 
 from nanochat.config import GPTConfig
+from nanochat.decoder_ops import in_parts
 
 
 class KVSlots:
-    """A row's token j is in column j of `store`, (L, R, S, 2 KVH, D): its keys, then its values."""
+    """A row's token j is in column j of `store`, (L, R, 2 KVH, S, D): heads of keys, then of values."""
 
     def __init__(
         self, config: GPTConfig, rows: int, columns: int, dtype: torch.dtype, device: torch.device
     ) -> None:
         self.rows, self.columns, self.kv_heads = rows, columns, config.kv_heads
-        shape = (config.depth, rows, columns, 2 * config.kv_heads, config.head_dim)
+        shape = (config.depth, rows, 2 * config.kv_heads, columns, config.head_dim)
         self.store = _zeros(shape, dtype, device)
         # Views are made for all layers at once: on a CPU a step of a small model is as long as a few hundred.
-        self._flat = self.store.flatten(1, 2).unbind()
-        self._by_head = self.store.transpose(2, 3)
+        self._flat = self.store.flatten(1, 3).unbind()
+        self._heads = torch.arange(2 * config.kv_heads, device=device) * columns
 
-    def write(self, layer: int, places: slice | Tensor, kv: Tensor) -> None:
-        """Store (N, 2 KVH, D) keys and values at N places, row * S + column."""
-        if isinstance(places, slice):
-            self._flat[layer][places] = kv
-        else:
-            self._flat[layer].index_copy_(0, places, kv)
+    def writer(self, rows: Sequence[int], columns: Sequence[int]) -> Callable[[int, Tensor], None]:
+        """What stores a layer's (N, 2 KVH, D) keys and values of these tokens, a row's side by side."""
+        if rows[0] == rows[-1]:
+            own = self.store[:, rows[0], :, columns[0] : columns[-1] + 1].transpose(1, 2).unbind()
+            return lambda layer, kv: own[layer].copy_(kv)
+        heads = len(self._heads)
+        starts = [r * heads * self.columns + c for r, c in zip(rows, columns, strict=True)]
+        places = torch.tensor(starts, device=self._heads.device)[:, None] + self._heads
+
+        def write(layer: int, kv: Tensor) -> None:
+            for part, to in in_parts(kv, places):
+                self._flat[layer].index_copy_(0, to.flatten(), part.reshape(-1, part.size(2)))
+
+        return write
 
     def views(self, rows: slice, columns: slice) -> list[tuple[Tensor, Tensor]]:
         """(rows, KVH, columns, D) keys and values of each layer, also those that are yet to be written."""
-        keys, values = self._by_head[:, rows, :, columns].split(self.kv_heads, 2)
+        keys, values = self.store[:, rows, :, columns].split(self.kv_heads, 2)
         return list(zip(keys.unbind(), values.unbind(), strict=True))
 
     def copy(self, source: int, target: int, columns: int) -> None:
         """A row's first columns, over those of another."""
-        self.store[:, target, :columns] = self.store[:, source, :columns]
+        self.store[:, target, :, :columns] = self.store[:, source, :, :columns]
 
     def swap(self, a: int, b: int, columns: int) -> None:
         """Two rows' first columns change places."""
-        self.store[:, [a, b], :columns] = self.store[:, [b, a], :columns]
+        self.store[:, [a, b], :, :columns] = self.store[:, [b, a], :, :columns]
 
 
 def _zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
-    # Zeros, because a masked NaN in unwritten memory would still spoil a weighted sum. numpy's come from
-    # the system unwritten, page by page when used; torch.zeros writes them all.
+    # Zeros, because a masked NaN in unwritten memory would still spoil a weighted sum. These come from the
+    # system page by page when used; torch.zeros writes them all. Small pages: of huge ones a row's first token
+    # would take one for each of its heads, and they may be 8 times as slow to come.
     if device.type != "cpu":
         return torch.zeros(shape, dtype=dtype, device=device)
     size = torch.empty((), dtype=dtype).element_size()
-    return torch.from_numpy(np.zeros((*shape[:-1], shape[-1] * size), dtype=np.uint8)).view(dtype)
+    pages = mmap.mmap(-1, math.prod(shape) * size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError):  # a kernel without huge pages
+            pages.madvise(mmap.MADV_NOHUGEPAGE)
+    return torch.frombuffer(pages, dtype=dtype).view(shape)

@@ -31,7 +31,7 @@ LAYERS = [
     "item_records patterns ranks pickle_record hf_tokenizer interchange compression corpus core_bundle",
     "seccomp confine execution request reply conversation accelerator terminal",
     "run_folder pipeline launch report* track info sample_world world",
-    "distributed probe attention cross_entropy kv_cache kv_slots sampling gpt decoder muon adamw",
+    "distributed probe attention cross_entropy kv_cache kv_slots sampling gpt decoder decoder_ops muon adamw",
     "optimizers dataloader",
     "checkpoint_manager batch engine scheduler likelihood loss_eval core_* evaluation rollout",
     "hf_model export_hf serve",
