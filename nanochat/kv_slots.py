@@ -66,8 +66,8 @@ class KVSlots:
 
 def _zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
     # Zeros, because a masked NaN in unwritten memory would still spoil a weighted sum. These come from the
-    # system page by page when used; torch.zeros writes them all. Small pages: of huge ones a row's first token
-    # would take one for each of its heads, and they may be 8 times as slow to come.
+    # system page by page when used; torch.zeros writes them all. Small pages: of huge ones a row's first
+    # token would take one for each of its heads, and they may be 8 times as slow to come.
     if device.type != "cpu":
         return torch.zeros(shape, dtype=dtype, device=device)
     size = torch.empty((), dtype=dtype).element_size()
