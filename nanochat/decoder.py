@@ -118,7 +118,7 @@ class Decoder:
     def hidden(self, spans: Sequence[Span], slots: KVSlots) -> Tensor:
         """Store the spans' keys and values -> (N, C) final normed hidden states, one span after the other."""
         step = _Step(spans, slots, self)
-        x = F.embedding(step.ids, self.embedding)
+        x = torch.embedding(self.embedding, step.ids)
         if self.config.arch == "classic":
             for i, layer in enumerate(self.layers):
                 x = self._block(i, layer, x, step, None)
@@ -127,7 +127,7 @@ class Decoder:
         halfway = min(self.config.depth // 2, self.config.depth - 2)
         for i, layer in enumerate(self.layers):
             x = x * self.residual[i] + first * self.input[i]
-            ve = F.embedding(step.ids, self.values[i]) if i in self.values else None
+            ve = torch.embedding(self.values[i], step.ids) if i in self.values else None
             x = self._block(i, layer, x, step, ve)
             if i == halfway:
                 midway = x
@@ -136,7 +136,7 @@ class Decoder:
     def _smeared(self, x: Tensor, spans: Sequence[Span]) -> Tensor:
         """Add to each embedding a gated share of the one before it."""
         ids = [i for span in spans for i in (max(span.before, 0), *span.ids[:-1])]
-        previous = F.embedding(torch.tensor(ids, device=self.device), self.embedding)
+        previous = torch.embedding(self.embedding, torch.tensor(ids, device=self.device))
         gate = torch.sigmoid(F.linear(x[:, :SMEAR_CHANNELS], self.smear_gate))
         gate[[at for at, span in _offsets(spans) if span.before < 0]] = 0
         return x + self.smear[0] * gate * previous
@@ -157,18 +157,18 @@ class Decoder:
     def _attention(self, i: int, layer: _Layer, x: Tensor, step: _Step, ve: Tensor | None) -> Tensor:
         n, heads, kv_heads, head_dim = x.size(0), self.heads, self.kv_heads, self.head_dim
         qkv = layer.qkv(x).view(n, -1, head_dim)
-        qk, v = qkv.split_with_sizes((heads + kv_heads, kv_heads), 1)
+        qk = qkv.narrow(1, 0, heads + kv_heads)
         if ve is not None and layer.value_gate is not None:
             gate = 3 * torch.sigmoid(F.linear(x[:, :GATE_CHANNELS], layer.value_gate))
-            v.add_(gate[..., None] * ve.view(n, kv_heads, head_dim))
+            qkv[:, heads + kv_heads :].add_(gate[..., None] * ve.view(n, kv_heads, head_dim))
         for part, turns in in_parts(qk, step.turns):
             wide = part.float()  # itself in float32
             wide.view(torch.complex64).mul_(turns)
             wide.div_(self.head_norm.length(wide))
             if wide is not part:
                 part.copy_(wide)
-        q, kv = qkv.split_with_sizes((heads, 2 * kv_heads), 1)
-        step.store(i, kv)
+        step.store(i, qkv.narrow(1, heads, 2 * kv_heads))
+        q = qkv.narrow(1, 0, heads)
         if len(step.parts) == 1:
             return self._attend(i, layer.window, step.parts[0], q, step)
         return torch.cat([self._attend(i, layer.window, part, q[part.tokens], step) for part in step.parts])

@@ -30,7 +30,7 @@ def in_parts(*tensors: Tensor) -> list[tuple[Tensor, ...]]:
     To wake one that sleeps (OMP_WAIT_POLICY=PASSIVE) takes 0.1 ms, ten times as long as such an operation.
     """
     size = tensors[0].numel()
-    if size <= GRAIN or size > 8 * GRAIN or tensors[0].device.type != "cpu":
+    if not GRAIN < size <= 8 * GRAIN or tensors[0].device.type != "cpu":
         return [tensors]
     rows = tensors[0].size(0)
     count = math.ceil(rows / max(1, GRAIN * rows // size))
@@ -45,7 +45,7 @@ class Norm:
         self.least = torch.tensor((size * EPSILON) ** 0.5, device=device)
 
     def __call__(self, x: Tensor) -> Tensor:
-        if len(parts := in_parts(x)) > 1:
+        if x.numel() > GRAIN and len(parts := in_parts(x)) > 1:
             return torch.cat([self(part) for (part,) in parts])
         if x.dtype == torch.float32:
             return x * (self.root / self.length(x))

@@ -38,7 +38,7 @@ class KVSlots:
     def writer(self, rows: Sequence[int], columns: Sequence[int]) -> Callable[[int, Tensor], None]:
         """What stores a layer's (N, 2 KVH, D) keys and values of these tokens, a row's side by side."""
         if rows[0] == rows[-1]:
-            own = self.store[:, rows[0], :, columns[0] : columns[-1] + 1].transpose(1, 2).unbind()
+            own = self.store.select(1, rows[0]).narrow(2, columns[0], len(columns)).transpose(1, 2).unbind()
             return lambda layer, kv: own[layer].copy_(kv)
         heads = len(self._heads)
         starts = [r * heads * self.columns + c for r, c in zip(rows, columns, strict=True)]
@@ -52,7 +52,8 @@ class KVSlots:
 
     def views(self, rows: slice, columns: slice) -> list[tuple[Tensor, Tensor]]:
         """(rows, KVH, columns, D) keys and values of each layer, also those that are yet to be written."""
-        keys, values = self.store[:, rows, :, columns].split(self.kv_heads, 2)
+        seen, heads = self.store[:, rows, :, columns], self.kv_heads
+        keys, values = seen.narrow(2, 0, heads), seen.narrow(2, heads, heads)
         return list(zip(keys.unbind(), values.unbind(), strict=True))
 
     def copy(self, source: int, target: int, columns: int) -> None:
