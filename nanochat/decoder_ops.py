@@ -21,6 +21,7 @@ PACK_ROWS = 16  # the number of rows that oneDNN lays a matrix out for; it serve
 PACKED_PAYS = range(3, 256)  # rows; for fewer and for more, MKL and the plain layout win in float32
 WIDE_PAYS = 128  # rows from which bfloat16 is turned into float32 where that is the faster one
 GRAIN = (1 << 15) - 1  # elements up to which torch does an operation without a second thread
+SHARED = 8 * GRAIN  # elements from which on a second thread saves more than it costs to wake
 SMALL = 1 << 18  # weights of a float32 matrix for which MKL likes one input's weights side by side
 
 
@@ -30,7 +31,7 @@ def in_parts(*tensors: Tensor) -> list[tuple[Tensor, ...]]:
     To wake one that sleeps (OMP_WAIT_POLICY=PASSIVE) takes 0.1 ms, ten times as long as such an operation.
     """
     size = tensors[0].numel()
-    if not GRAIN < size <= 8 * GRAIN or tensors[0].device.type != "cpu":
+    if not GRAIN < size <= SHARED or tensors[0].device.type != "cpu":
         return [tensors]
     rows = tensors[0].size(0)
     count = math.ceil(rows / max(1, GRAIN * rows // size))
