@@ -21,7 +21,7 @@ PACK_ROWS = 16  # the number of rows that oneDNN lays a matrix out for; it serve
 PACKED_PAYS = range(3, 256)  # rows; for fewer and for more, MKL and the plain layout win in float32
 WIDE_PAYS = 128  # rows from which bfloat16 is turned into float32 where that is the faster one
 GRAIN = (1 << 15) - 1  # elements up to which torch does an operation without a second thread
-SHARED = 8 * GRAIN  # elements from which on a second thread saves more than it costs to wake
+SHARED = 8 * GRAIN  # elements up to which one thread is faster than two, one of which has to be woken
 SMALL = 1 << 18  # weights of a float32 matrix for which MKL likes one input's weights side by side
 
 
@@ -46,7 +46,7 @@ class Norm:
         self.least = torch.tensor((size * EPSILON) ** 0.5, device=device)
 
     def __call__(self, x: Tensor) -> Tensor:
-        if x.numel() > GRAIN and len(parts := in_parts(x)) > 1:
+        if len(parts := in_parts(x)) > 1:
             return torch.cat([self(part) for (part,) in parts])
         if x.dtype == torch.float32:
             return x * (self.root / self.length(x))

@@ -37,7 +37,7 @@ SHAPES = {
 }  # fmt: skip
 PROMPT_TOKENS, PREFILL_TOKENS = 128, 511
 NEW_TOKENS = {"d4": 48, "d12": 24}
-LEAD = 8  # steps, at most, by which the first prompts' replies are ahead of the last's; they must not end
+LEAD = 8  # tokens more: of 64 prompts the first are three steps ahead of the last, and none may end before it
 
 # (B, T) prompts and new tokens -> for each, when (`time.perf_counter`) every row had it
 Generate = Callable[[Tensor, int], list[float]]
